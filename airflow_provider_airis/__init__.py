@@ -1,0 +1,3 @@
+"""Apache Airflow provider for AIRIS-MON."""
+
+__version__ = "0.1.0"
