@@ -1,7 +1,7 @@
 """The table of contents: one row a system. Pure data; whatever follows from a row is derived from it.
 
-The provider's registration with Airflow, the connection forms, the configuration sections, the schedules of the Dags, the
-tables of the documentation and the contract tests are all read off these rows. Imports neither Airflow nor a hook.
+The provider's registration with Airflow, the connection forms, the configuration sections, the schedules of the Dags,
+the tables of the documentation and the contract tests are all read off these rows. Imports neither Airflow nor a hook.
 """
 
 from __future__ import annotations
@@ -125,6 +125,22 @@ class System:
         return f"{PACKAGE}.operators.{self.stem}.{names[self.flow]}" if self.flow in names else None
 
     @property
+    def all_options(self) -> tuple[Option, ...]:
+        """The row's own options and those that every scheduled system has."""
+        if self.schedule is None:
+            return self.options
+        return (
+            Option("schedule", "string", self.schedule, f"Cron expression, in UTC, of airis_sync_{self.stem}."),
+            Option(
+                "delay_s",
+                "integer",
+                str(self.delay_s),
+                "How long after a window has ended its run starts: the time that the source takes to publish.",
+            ),
+            *self.options,
+        )
+
+    @property
     def dag_ids(self) -> tuple[str, ...]:
         """The shipped Dags that belong to this system alone."""
         return (f"airis_sync_{self.stem}", f"airis_reconcile_{self.stem}") if self.schedule else ()
@@ -142,20 +158,41 @@ SYSTEMS: tuple[System, ...] = (
         category="AIRIS-MON",
         flow="hub",
         summary="the hub: takes metrics and events in, evaluates rules, gives alerts out",
-        url="https://github.com/airis-mon/airflow-provider-airis",
+        url="https://pypi.org/project/airflow-provider-airis/",
         connection_type="airis",
         tested_against="the reference hub of this package, over sockets",
         form=Form(
             title="AIRIS-MON",
             relabeling={"host": "Base URL", "password": "Token"},
-            placeholders={"host": "https://airis-mon.example.com", "password": "token with the scopes ingest, read, alerts"},
+            placeholders={
+                "host": "https://airis-mon.example.com",
+                "password": "token with the scopes ingest, read, alerts",
+            },
             hidden=("login", "port", "schema"),
             fields=(
                 Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),
                 Field("timeout", "number", "Timeout (s)", "Longest wait for the hub to accept or answer.", 30),
-                Field("compression", "string", "Compression", "Content-Encoding of what is delivered.", "gzip", ("gzip", "none")),
-                Field("consumer", "string", "Consumer name", "Whose place in the change feed the dispatch Dag keeps.", "airflow"),
-                Field("dashboard_url", "string", "Dashboard URL", "Base of the links in notifications, if not the base URL."),
+                Field(
+                    "compression",
+                    "string",
+                    "Compression",
+                    "Content-Encoding of what is delivered.",
+                    "gzip",
+                    ("gzip", "none"),
+                ),
+                Field(
+                    "consumer",
+                    "string",
+                    "Consumer name",
+                    "Whose place in the change feed the dispatch Dag keeps.",
+                    "airflow",
+                ),
+                Field(
+                    "dashboard_url",
+                    "string",
+                    "Dashboard URL",
+                    "Base of the links in notifications, if not the base URL.",
+                ),
             ),
         ),
     ),
@@ -173,12 +210,22 @@ SYSTEMS: tuple[System, ...] = (
         schedule="*/5 * * * *",
         delay_s=120,
         metrics=(
-            MetricSpec("invocations", "None", "Requests sent to the variant.", _AWS_SAGEMAKER + "Invocations", ("Sum",)),
             MetricSpec(
-                "invocation4xxerrors", "None", "Requests answered with a 4xx.", _AWS_SAGEMAKER + "Invocation4XXErrors", ("Sum",)
+                "invocations", "None", "Requests sent to the variant.", _AWS_SAGEMAKER + "Invocations", ("Sum",)
             ),
             MetricSpec(
-                "invocation5xxerrors", "None", "Requests answered with a 5xx.", _AWS_SAGEMAKER + "Invocation5XXErrors", ("Sum",)
+                "invocation4xxerrors",
+                "None",
+                "Requests answered with a 4xx.",
+                _AWS_SAGEMAKER + "Invocation4XXErrors",
+                ("Sum",),
+            ),
+            MetricSpec(
+                "invocation5xxerrors",
+                "None",
+                "Requests answered with a 5xx.",
+                _AWS_SAGEMAKER + "Invocation5XXErrors",
+                ("Sum",),
             ),
             MetricSpec(
                 "invocationsperinstance",
@@ -188,7 +235,11 @@ SYSTEMS: tuple[System, ...] = (
                 ("Sum",),
             ),
             MetricSpec(
-                "modellatency", "Microseconds", "Time the model took to answer.", _AWS_SAGEMAKER + "ModelLatency", _LATENCY
+                "modellatency",
+                "Microseconds",
+                "Time the model took to answer.",
+                _AWS_SAGEMAKER + "ModelLatency",
+                _LATENCY,
             ),
             MetricSpec(
                 "overheadlatency", "Microseconds", "Time SageMaker added.", _AWS_SAGEMAKER + "OverheadLatency", _LATENCY
@@ -201,9 +252,15 @@ SYSTEMS: tuple[System, ...] = (
                 ("Average", "Maximum"),
             ),
             MetricSpec(
-                "memoryutilization", "Percent", "Memory in use.", _AWS_INSTANCES + "MemoryUtilization", ("Average", "Maximum")
+                "memoryutilization",
+                "Percent",
+                "Memory in use.",
+                _AWS_INSTANCES + "MemoryUtilization",
+                ("Average", "Maximum"),
             ),
-            MetricSpec("diskutilization", "Percent", "Disk in use.", _AWS_INSTANCES + "DiskUtilization", ("Average", "Maximum")),
+            MetricSpec(
+                "diskutilization", "Percent", "Disk in use.", _AWS_INSTANCES + "DiskUtilization", ("Average", "Maximum")
+            ),
         ),
         options=(
             Option("regions", "string", "us-east-1", "AWS regions, one mapped task each.", "us-east-1, eu-west-1"),

@@ -1,0 +1,171 @@
+"""The engine under every ``<System>ToAirisOperator``: a window in, a stream of records through, a summary out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator, timezone
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_airis.catalog import BY_STEM, System
+from airflow_provider_airis.errors import AirisError, PartialError, PermanentError
+from airflow_provider_airis.records import Event, Metric, Window
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
+
+
+class ToAirisOperator(BaseOperator):
+    """Reads one window of a system and delivers it into the hub, record by record, in flat memory.
+
+    A subclass names its ``system`` and implements :meth:`collect`; nothing passes through XCom but the summary
+    ``{window, points, series, events, duplicates, rejected, calls, …}``.
+
+    The window is ``[start, end)`` in UTC: the explicit ``start`` and ``end`` if given, else the run's data interval,
+    else (a manual run has none) the last full period before the run, less the delay with which the source publishes.
+
+    :param airis_conn_id: connection of the hub.
+    :param start: ISO 8601 with a zone; with ``end``, the window to read instead of the run's data interval.
+    :param end: exclusive.
+    :param max_rejected: share of the records that the hub may refuse before the task fails. Refused records are
+        logged with the reason in any case.
+
+    Records that a source could give are delivered even if a part of it fails: the task then raises
+    :class:`~airflow_provider_airis.errors.PartialError`, which names the parts, and Airflow retries it. An error
+    that no retry mends fails the task at once.
+    """
+
+    system: ClassVar[str]
+    template_fields: Sequence[str] = ("airis_conn_id", "start", "end")
+    ui_color = "#e8f4f8"
+
+    def __init__(
+        self,
+        *,
+        airis_conn_id: str = "airis_default",
+        start: str | None = None,
+        end: str | None = None,
+        max_rejected: float = 0.01,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.airis_conn_id = airis_conn_id
+        self.start = start
+        self.end = end
+        self.max_rejected = max_rejected
+        self.failures: dict[str, AirisError] = {}
+
+    @property
+    def row(self) -> System:
+        """The system's row in the catalog."""
+        return BY_STEM[self.system]
+
+    def collect(self, window: Window) -> Iterator[Metric | Event]:  # noqa: ARG002
+        """Yield every record of ``window``, in bounded memory, the same ones whenever it is asked.
+
+        Wrap what may fail alone in :meth:`part`.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement collect()")
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of the system's own, added to the summary after the delivery."""
+        return {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Record that a part of the source failed, by name, and go on with the others."""
+        try:
+            yield
+        except AirisError as error:
+            self.log.error("%s: %s", name, error)
+            self.failures[name] = error
+
+    def window(self, context: Context) -> Window:
+        """The window that this run reads."""
+        if self.start and self.end:
+            window = Window.between(_parse("start", self.start), _parse("end", self.end))
+        elif self.start or self.end:
+            raise PermanentError(f"{self.task_id}: give both start and end, got {self.start!r} and {self.end!r}")
+        else:
+            begin, end = context.get("data_interval_start"), context.get("data_interval_end")
+            if begin is not None and end is not None and begin < end:
+                window = Window.between(begin, end)
+            else:
+                run = context.get("dag_run")
+                at = (run.run_after if run else None) or timezone.utcnow()
+                window = Window.last_full(at, self.row.period_s, delay_s=self.row.delay_s)
+        if window.start == window.end:
+            raise PermanentError(f"{self.task_id}: the window {window} is empty; start must be before end")
+        return window
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Deliver the window and return the summary."""
+        from airflow_provider_airis.hooks.airis import AirisHook
+
+        self.failures = {}
+        series: set[int] = set()
+        try:
+            window = self.window(context)
+            self.log.info("Reading %s %s", self.row.title, window)
+            with AirisHook(self.airis_conn_id) as hub:
+                delivered = hub.ingest(self._counted(window, series), delivery=_delivery(context))
+        except PermanentError as error:
+            raise AirflowFailException(str(error)) from error
+        summary = {
+            "window": str(window),
+            "points": delivered.points,
+            "series": len(series),
+            "events": delivered.events,
+            "duplicates": delivered.duplicates,
+            "rejected": delivered.rejected,
+            "calls": delivered.calls,
+            **self.summary(),
+        }
+        figures = " ".join(f"{name}={value}" for name, value in summary.items() if name != "window")
+        self.log.info("%s %s: %s", self.row.title, window, figures)
+        for refusal in delivered.refusals:
+            self.log.warning("Refused: %s", refusal)
+        self._judge(delivered.points + delivered.events, delivered.rejected)
+        return summary
+
+    def _counted(self, window: Window, series: set[int]) -> Iterator[Metric | Event]:
+        for record in self.collect(window):
+            if isinstance(record, Metric):
+                series.add(hash((record.source, record.name, *record.tags.items())))
+            yield record
+
+    def _judge(self, delivered: int, rejected: int) -> None:
+        if self.failures:
+            reasons = {name: str(error) for name, error in self.failures.items()}
+            message = f"{len(reasons)} part(s) of {self.row.title} failed, the rest was delivered: " + "; ".join(
+                f"{name}: {reason}" for name, reason in reasons.items()
+            )
+            if all(isinstance(error, PermanentError) for error in self.failures.values()):
+                raise AirflowFailException(message)
+            raise PartialError(message, reasons)
+        if rejected > self.max_rejected * (delivered + rejected):
+            raise AirflowFailException(
+                f"The hub refused {rejected} of {delivered + rejected} records of {self.row.title}, more than "
+                f"max_rejected={self.max_rejected:.2%}; the task's log names the first of them with the reason"
+            )
+
+
+def _parse(field: str, value: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise PermanentError(f"{field}={value!r} is not an ISO 8601 time", pointer=f"/{field}") from error
+    if at.tzinfo is None:
+        raise PermanentError(f"{field}={value!r} has no time zone; append Z for UTC", pointer=f"/{field}")
+    return at
+
+
+def _delivery(context: Context) -> str:
+    """Names one try of one task instance; without one (a bare ``execute({})``) every call is a delivery of its own."""
+    task = context.get("ti")
+    if task is None:
+        return f"{timezone.utcnow().timestamp()}"
+    return f"{task.dag_id}/{task.run_id}/{task.task_id}/{task.map_index}/{task.try_number}"

@@ -1,0 +1,41 @@
+"""What the shipped Dags read from ``airflow.cfg``: the options that the catalog declares, with its defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.sdk import conf
+
+from airflow_provider_airis.catalog import BY_STEM
+
+if TYPE_CHECKING:
+    from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
+
+
+def option(stem: str, name: str) -> str:
+    """An option of the section ``[airis_<stem>]``, e.g. ``AIRFLOW__AIRIS_SAGEMAKER__REGIONS``.
+
+    :raises KeyError: the catalog declares no such option.
+    """
+    system = BY_STEM[stem]
+    declared = {option.name: option.default for option in system.all_options}
+    return str(conf.get(system.section, name, fallback=declared[name]))
+
+
+def options(stem: str, name: str) -> list[str]:
+    """An option that lists several values, separated by commas."""
+    return [value.strip() for value in option(stem, name).split(",") if value.strip()]
+
+
+def sync_schedule(stem: str) -> DelayedCronDataIntervalTimetable:
+    """The schedule of ``airis_sync_<stem>``."""
+    from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
+
+    return DelayedCronDataIntervalTimetable(option(stem, "schedule"), delay_s=int(option(stem, "delay_s")))
+
+
+def reconcile_schedule(stem: str) -> DelayedCronDataIntervalTimetable:
+    """The schedule of ``airis_reconcile_<stem>``: whole UTC days, read half an hour after their end at the earliest."""
+    from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
+
+    return DelayedCronDataIntervalTimetable("0 0 * * *", delay_s=max(1800, int(option(stem, "delay_s"))))
