@@ -1,0 +1,49 @@
+# Two commands do everything on a machine that has Python 3.11 to 3.13, make and git: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+CONSTRAINTS := constraints-$(VERSION).txt
+READY := $(VENV)/.ready-$(VERSION)
+UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+
+.PHONY: help demo test lint docs bench tables constraints clean
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@echo "Python $(VERSION): building $(VENV) from $(CONSTRAINTS)"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' $(CONSTRAINTS))"
+	@$(UV) pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --group dev
+	@$(UV) pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --no-build-isolation -e '.[all]'
+	@touch $@
+
+demo: ## Backfill, live sync and an alert on embedded servers; ONCE=1 unattended, with .demo/report.json
+	@started=$$(date +%s); $(MAKE) --no-print-directory $(READY) && \
+	AIRIS_DEMO_SETUP_S=$$(($$(date +%s) - started)) exec $(BIN)/python -m sandbox.demo $(if $(ONCE),--once)
+
+test: $(READY) ## Every test; ARGS='-k slack' for some
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(READY) ## The documentation, into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+tables: $(READY) ## Write the tables of README and docs anew from the catalog
+	$(BIN)/python -m docs.tables
+
+bench: $(READY) ## The figures of benchmarks/, into benchmarks/results.json
+	$(BIN)/python -m benchmarks
+
+constraints: $(READY) ## Resolve the newest tested set anew; PYTHON names which Python's
+	$(UV) pip compile --quiet --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+		--python $(PYTHON) --extra all --group dev -o $(CONSTRAINTS) pyproject.toml
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .demo build dist docs/_build .pytest_cache .mypy_cache .ruff_cache
