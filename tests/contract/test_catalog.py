@@ -1,0 +1,124 @@
+"""What every row of the catalog must be, before anything of it runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import airflow
+import jsonschema
+import pytest
+from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+from airflow_provider_airis.catalog import SYSTEMS, System
+from airflow_provider_airis.provider_info import get_provider_info
+
+ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "airflow_provider_airis").rglob("*.py")
+    if "hub" not in path.parts and path.name != "__main__.py"
+)
+SDKS = PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-module-level-imports"]
+
+# Runs in a fresh process: imports modules and prints which of the banned ones came along. What Airflow itself imports is
+# Airflow's cost.
+IMPORTS = """
+import sys, importlib
+import airflow.sdk, airflow.triggers.base, airflow.plugins_manager
+import airflow.dag_processing.bundles.base, airflow.timetables.interval
+before = set(sys.modules)
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+banned = tuple(sys.argv[1].split(","))
+new = set(sys.modules) - before
+print(sorted(n for n in new for b in banned if n == b or n.startswith(b + ".")))
+"""
+
+each_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.stem)
+
+
+def test_the_provider_info_is_what_airflow_accepts():
+    schema = Path(airflow.__file__).parent / "provider_info.schema.json"
+    jsonschema.validate(get_provider_info(), json.loads(schema.read_text()))
+
+
+def test_airflow_finds_the_provider_and_its_connection_form():
+    manager = ProvidersManagerTaskRuntime()
+    assert "airflow-provider-airis" in manager.providers
+    for system in SYSTEMS:
+        if not system.form:
+            continue
+        hook = manager.hooks[system.connection_type]
+        assert hook is not None
+        assert hook.hook_class_name == system.hook_class
+        assert hook.hook_name == system.form.title
+
+
+def test_every_reused_connection_type_belongs_to_what_the_extra_installs():
+    types = ProvidersManagerTaskRuntime().hooks
+    for system in SYSTEMS:
+        if system.form is None:
+            owner = types[system.connection_type]
+            assert owner is not None, (
+                f"{system.stem}: nothing installed owns the connection type {system.connection_type}"
+            )
+            assert any(requirement.startswith(owner.package_name) for requirement in system.requires)
+
+
+def test_the_extras_are_the_catalogs():
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    assert {stem: tuple(wanted) for stem, wanted in extras.items() if stem not in ("all", "hub")} == {
+        system.stem: system.requires for system in SYSTEMS if system.requires
+    }
+    assert extras["all"] == [f"{PYPROJECT['project']['name']}[{','.join(stem for stem in extras if stem != 'all')}]"]
+
+
+def test_every_requirement_has_a_floor():
+    groups = [PYPROJECT["project"]["dependencies"], *PYPROJECT["project"]["optional-dependencies"].values()]
+    bare = [
+        wanted
+        for group in groups
+        for wanted in group
+        if ">=" not in wanted and not wanted.startswith("airflow-provider-airis[")
+    ]
+    assert not bare
+
+
+def test_stems_are_distinct_and_sorted_by_nothing_but_the_catalog():
+    assert len({system.stem for system in SYSTEMS}) == len(SYSTEMS)
+    assert len({system.prefix for system in SYSTEMS}) == len(SYSTEMS)
+
+
+@each_system
+def test_one_word_everywhere(system: System):
+    for path in filter(None, (system.hook_class, system.operator_class)):
+        module, name = path.rsplit(".", 1)
+        assert hasattr(importlib.import_module(module), name)
+    assert (ROOT / f"docs/systems/{system.stem}.md").is_file()
+    assert (ROOT / f"tests/fixtures/{system.stem}").is_dir()
+    for dag_id in system.dag_ids:
+        assert (ROOT / f"dags/{dag_id}.py").is_file()
+    if system.requires:
+        assert system.stem in PYPROJECT["project"]["optional-dependencies"]
+
+
+@each_system
+def test_metrics_are_declared_once_and_completely(system: System):
+    assert len({metric.name for metric in system.metrics}) == len(system.metrics)
+    for metric in system.metrics:
+        assert metric.name == metric.name.lower()
+        assert metric.unit
+        assert metric.origin
+        assert metric.description.endswith(".")
+
+
+def test_no_vendors_sdk_is_imported_with_any_module():
+    command = [sys.executable, "-c", IMPORTS, ",".join(SDKS), *MODULES]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
