@@ -26,8 +26,7 @@ MODULES = sorted(
 )
 SDKS = PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-module-level-imports"]
 
-# Runs in a fresh process: imports modules and prints which of the banned ones came along. What Airflow itself imports is
-# Airflow's cost.
+# Runs in a fresh process and prints which banned ones came along. What Airflow itself imports is its own cost.
 IMPORTS = """
 import sys, importlib
 import airflow.sdk, airflow.triggers.base, airflow.plugins_manager
