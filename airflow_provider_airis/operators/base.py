@@ -86,20 +86,18 @@ class ToAirisOperator(BaseOperator):
     def window(self, context: Context) -> Window:
         """The window that this run reads."""
         if self.start and self.end:
-            window = Window.between(_parse("start", self.start), _parse("end", self.end))
-        elif self.start or self.end:
+            begin, end = _parse("start", self.start), _parse("end", self.end)
+            if begin >= end:
+                raise PermanentError(f"{self.task_id}: start must be before end, got {self.start!r} and {self.end!r}")
+            return Window.between(begin, end)
+        if self.start or self.end:
             raise PermanentError(f"{self.task_id}: give both start and end, got {self.start!r} and {self.end!r}")
-        else:
-            begin, end = context.get("data_interval_start"), context.get("data_interval_end")
-            if begin is not None and end is not None and begin < end:
-                window = Window.between(begin, end)
-            else:
-                run = context.get("dag_run")
-                at = (run.run_after if run else None) or timezone.utcnow()
-                window = Window.last_full(at, self.row.period_s, delay_s=self.row.delay_s)
-        if window.start == window.end:
-            raise PermanentError(f"{self.task_id}: the window {window} is empty; start must be before end")
-        return window
+        interval = context.get("data_interval_start"), context.get("data_interval_end")
+        if interval[0] is not None and interval[1] is not None and interval[0] < interval[1]:
+            return Window.between(interval[0], interval[1])
+        run = context.get("dag_run")
+        at = (run.run_after if run else None) or timezone.utcnow()
+        return Window.last_full(at, self.row.period_s, delay_s=self.row.delay_s)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver the window and return the summary."""

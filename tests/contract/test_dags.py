@@ -1,0 +1,82 @@
+"""What every shipped Dag must be: it parses without a network, a connection or a warning, and explains itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_airis.catalog import SYSTEMS
+
+ROOT = Path(__file__).resolve().parents[2]
+DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
+
+# Parses one Dag file as the Dag processor does, in a process that may neither reach for a network nor for a connection.
+PARSE = """
+import json, sys, time, warnings
+warnings.simplefilter("error", DeprecationWarning)
+import airflow.sdk
+from airflow.sdk import BaseHook
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+
+def refuse(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        raise RuntimeError(f"parsing reaches for the network: {event} {args}")
+
+def no_connection(*args, **kwargs):
+    raise RuntimeError(f"parsing looks up a connection: {args}")
+
+BaseHook.get_connection = no_connection
+sys.addaudithook(refuse)
+started = time.perf_counter()
+bag = DagBag(sys.argv[1], bundle_path=__import__("pathlib").Path(sys.argv[1]).parent)
+seconds = time.perf_counter() - started
+print(json.dumps({
+    "errors": bag.import_errors,
+    "warnings": [str(w) for ws in bag.captured_warnings.values() for w in ws],
+    "seconds": seconds,
+    "dags": {dag.dag_id: DagSerialization.to_dict(dag)["dag"] for dag in bag.dags.values()},
+}, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def parsed() -> dict[str, dict[str, Any]]:
+    results = {}
+    for path in DAG_FILES:
+        done = subprocess.run(
+            [sys.executable, "-c", PARSE, str(path)], capture_output=True, text=True, timeout=120, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        results[path.stem] = json.loads(done.stdout.strip().splitlines()[-1])
+    return results
+
+
+@pytest.mark.parametrize("name", [path.stem for path in DAG_FILES])
+def test_a_file_holds_the_one_dag_that_it_is_named_after(parsed, name):
+    assert parsed[name]["errors"] == {}
+    assert parsed[name]["warnings"] == []
+    assert list(parsed[name]["dags"]) == [name]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in DAG_FILES])
+def test_a_dag_explains_itself_and_is_safe_to_enable(parsed, name):
+    dag = parsed[name]["dags"][name]
+    assert "airis" in dag["tags"]
+    assert dag["doc_md"]
+    assert dag.get("catchup", False) is False
+    assert dag["max_active_runs"] <= 4
+
+
+def test_every_scheduled_system_has_its_dags(parsed):
+    assert {dag_id for system in SYSTEMS for dag_id in system.dag_ids} <= set(parsed)
+
+
+def test_parse_times_are_shown(parsed, record_property, capsys):
+    with capsys.disabled():
+        print("\nParsed: " + ", ".join(f"{name} {result['seconds']:.2f} s" for name, result in parsed.items()))
