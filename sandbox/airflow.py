@@ -1,0 +1,163 @@
+"""Airflow itself, as the processes of a real installation, on loopback: used by the demo and by the end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx2
+import psutil
+
+from sandbox.topology import COMPONENTS, MIGRATE, airflow_settings, generate_secrets
+
+HOST = "127.0.0.1"
+
+
+class Airflow:
+    """One Airflow on SQLite in a directory of its own; use it as a context manager.
+
+    :meth:`start` returns when the processes run, :meth:`wait` when all of them are healthy. Everyone who reaches its
+    address is an admin, which is why that is loopback.
+
+    :param home: becomes ``AIRFLOW_HOME``; logs are in ``home / "logs"``.
+    :param settings: environment variables beyond :func:`~sandbox.topology.airflow_settings`.
+    :param python: interpreter of the environment whose Airflow to start.
+    """
+
+    def __init__(self, home: Path, *, settings: dict[str, str] | None = None, python: str = sys.executable) -> None:
+        self.home = home.resolve()
+        self.logs = self.home / "logs"
+        self.logs.mkdir(parents=True)
+        generate_secrets(self.home / "secrets")
+        port = free_port()
+        self.url = f"http://{HOST}:{port}"
+        self.command = (python, "-m", "airflow")
+        self.env = {
+            # A parent's AIRFLOW_* must not leak in, and bytecode halves the start of every process.
+            **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "PYTHONDONTWRITEBYTECODE"))},
+            **airflow_settings(self.home / "secrets", host=HOST, port=port, url=self.url),
+            "AIRFLOW_HOME": str(self.home),
+            "PYTHONUNBUFFERED": "1",
+            **(settings or {}),
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.api = httpx2.Client(base_url=self.url, timeout=30)
+
+    def migrate(self) -> None:
+        """Create the metadata database."""
+        self.run(*MIGRATE)
+
+    def start(self) -> None:
+        """Start every component, each detached with its output in a file of its own."""
+        (self.home / "dags").mkdir(exist_ok=True)
+        for name, arguments in COMPONENTS.items():
+            self._spawn(name, arguments)
+
+    def wait(self, timeout: float = 180) -> None:
+        """Wait until the API answers and every component has reported itself healthy.
+
+        :raises RuntimeError: one has ended, or the time is over; the end of its log is part of the message.
+        """
+        deadline = time.monotonic() + timeout
+        health: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            self.check()
+            with suppress(httpx2.TransportError):
+                health = self.api.get("/api/v2/monitor/health").json()
+                if all(part and part.get("status") == "healthy" for part in health.values()):
+                    token = self.api.get("/auth/token").raise_for_status().json()["access_token"]
+                    self.api.headers["Authorization"] = f"Bearer {token}"
+                    return
+            time.sleep(0.2)
+        raise RuntimeError(f"Airflow was not healthy after {timeout:.0f} s: {health or 'its API did not answer'}")
+
+    def check(self) -> None:
+        """Raise RuntimeError if a component has ended."""
+        for name in COMPONENTS:
+            process = self.processes[name]
+            if process.poll() is not None:
+                raise RuntimeError(f"airflow {name} ended with {process.returncode}:\n{self.tail(name)}")
+
+    def run(self, *arguments: str, timeout: float = 180) -> str:
+        """Run an ``airflow`` command and return its output.
+
+        :raises RuntimeError: it failed; its output is part of the message.
+        """
+        name = "-".join(argument for argument in arguments[:2] if not argument.startswith("-"))
+        process = self._spawn(name, arguments)
+        if process.wait(timeout):
+            raise RuntimeError(f"airflow {' '.join(arguments)} ended with {process.returncode}:\n{self.tail(name)}")
+        return self._log(name).read_text(errors="replace")
+
+    def tail(self, name: str, size: int = 4000) -> str:
+        """The end of a component's log."""
+        return self._log(name).read_text(errors="replace")[-size:]
+
+    def stop(self, grace: float = 8) -> None:
+        """End every process: the components are asked, what is left of their sessions is killed.
+
+        Tasks have process groups of their own, but stay in the session of the component that started them.
+        """
+        self.api.close()
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        sessions = {process.pid for process in self.processes.values()}
+        while left := list(_members(sessions)):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for process in self.processes.values():
+                process.poll()
+            time.sleep(0.05)
+
+    def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        with self._log(name).open("wb") as log:
+            process = self.processes[name] = subprocess.Popen(
+                [*self.command, *arguments],
+                cwd=self.home,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return process
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def __enter__(self) -> Airflow:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _members(sessions: set[int]) -> Iterator[int]:
+    for process in psutil.process_iter(["pid", "status"]):
+        with suppress(ProcessLookupError, PermissionError):
+            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getsid(process.pid) in sessions:
+                yield process.pid
