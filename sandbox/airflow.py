@@ -1,4 +1,4 @@
-"""Airflow itself, as the processes of a real installation, on loopback: used by the demo and by the end-to-end tests."""
+"""Airflow itself, as the processes of a real installation, on loopback: for the demo and the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
