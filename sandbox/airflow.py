@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +36,7 @@ class Airflow:
         self.home = home.resolve()
         self.logs = self.home / "logs"
         self.logs.mkdir(parents=True)
-        generate_secrets(self.home / "secrets")
+        self.secrets = generate_secrets(self.home / "secrets")
         port = free_port()
         self.url = f"http://{HOST}:{port}"
         self.command = (python, "-m", "airflow")
@@ -87,15 +86,36 @@ class Airflow:
             if process.poll() is not None:
                 raise RuntimeError(f"airflow {name} ended with {process.returncode}:\n{self.tail(name)}")
 
-    def run(self, *arguments: str, timeout: float = 180) -> str:
+    def call(self, method: str, path: str, **request: Any) -> Any:
+        """Call Airflow's REST API, as ``GET /dags``, and return its answer.
+
+        :raises RuntimeError: it answered with an error.
+        """
+        answer = self.api.request(method, f"/api/v2{path}", **request)
+        if answer.is_error:
+            raise RuntimeError(f"Airflow answered {method} {path} with {answer.status_code}: {answer.text[:1000]}")
+        return answer.json()
+
+    def run(self, *arguments: str) -> str:
         """Run an ``airflow`` command and return its output.
 
         :raises RuntimeError: it failed; its output is part of the message.
         """
+        return self.finish(self.begin(*arguments))
+
+    def begin(self, *arguments: str) -> str:
+        """Start an ``airflow`` command; :meth:`finish` takes the name that this returns."""
         name = "-".join(argument for argument in arguments[:2] if not argument.startswith("-"))
-        process = self._spawn(name, arguments)
+        self._spawn(name, arguments)
+        return name
+
+    def finish(self, name: str, timeout: float = 180) -> str:
+        """Wait for a command's end and return its output."""
+        process = self.processes[name]
         if process.wait(timeout):
-            raise RuntimeError(f"airflow {' '.join(arguments)} ended with {process.returncode}:\n{self.tail(name)}")
+            raise RuntimeError(
+                f"{' '.join(map(str, process.args))} ended with {process.returncode}:\n{self.tail(name)}"
+            )
         return self._log(name).read_text(errors="replace")
 
     def tail(self, name: str, size: int = 4000) -> str:
@@ -115,14 +135,7 @@ class Airflow:
         for process in self.processes.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-        sessions = {process.pid for process in self.processes.values()}
-        while left := list(_members(sessions)):
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            for process in self.processes.values():
-                process.poll()
-            time.sleep(0.05)
+        end_sessions({process.pid for process in self.processes.values()})
 
     def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
         with self._log(name).open("wb") as log:
@@ -156,8 +169,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _members(sessions: set[int]) -> Iterator[int]:
-    for process in psutil.process_iter(["pid", "status"]):
-        with suppress(ProcessLookupError, PermissionError):
-            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getsid(process.pid) in sessions:
-                yield process.pid
+def end_sessions(sessions: set[int]) -> None:
+    """Kill whatever is left in these sessions, however deep its parents are buried."""
+    while left := [process for process in psutil.process_iter(["status"]) if _belongs(process, sessions)]:
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=0.5)
+
+
+def _belongs(process: psutil.Process, sessions: set[int]) -> bool:
+    with suppress(ProcessLookupError, PermissionError):
+        return process.info["status"] != psutil.STATUS_ZOMBIE and os.getsid(process.pid) in sessions
+    return False

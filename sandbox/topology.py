@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 REGION = "us-east-1"
@@ -64,15 +66,53 @@ def airflow_settings(secrets_directory: str | Path, *, host: str, port: int, url
     }
 
 
-def generate_secrets(directory: Path) -> None:
-    """Write one freshly generated secret a file, for the owner's eyes only."""
+def generate_secrets(directory: Path) -> dict[str, str]:
+    """Generate every secret anew, write each into a file for the owner's eyes only, and return them by file name."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    token = partial(secrets.token_urlsafe, 32)
     generated = {
         "fernet_key": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        "api_secret_key": secrets.token_urlsafe(32),
+        "api_secret_key": token(),
         "jwt_secret": secrets.token_urlsafe(64),
+        "hub_token": token(),
+        "hub_admin_token": token(),
+        "aws_secret_access_key": token(),
+        "slack_token": f"xoxb-{token()}",
+        "pagerduty_key": secrets.token_hex(16),
     }
+    generated["hub_tokens.json"] = json.dumps(
+        {
+            "airflow": {"token": generated["hub_token"], "scopes": ["ingest", "read", "alerts"]},
+            "admin": {"token": generated["hub_admin_token"], "scopes": ["ingest", "read", "alerts", "admin"]},
+        }
+    )
     for name, value in generated.items():
         path = directory / name
         path.touch(mode=0o600)
         path.write_text(value)
+    return generated
+
+
+def connections(
+    generated: Mapping[str, str], *, hub: str, sagemaker: str, slack: str, pagerduty: str
+) -> dict[str, dict[str, str]]:
+    """Airflow's connections by id, in the form of its REST API and of ``airflow connections import``."""
+    return {
+        "airis_default": {"conn_type": "airis", "host": hub, "password": generated["hub_token"]},
+        "aws_default": {
+            "conn_type": "aws",
+            "login": "AKIASANDBOX",
+            "password": generated["aws_secret_access_key"],
+            "extra": json.dumps({"region_name": REGION, "endpoint_url": sagemaker}),
+        },
+        "slack_default": {
+            "conn_type": "slack",
+            "password": generated["slack_token"],
+            "extra": json.dumps({"base_url": f"{slack}/api/"}),
+        },
+        "pagerduty_events_default": {
+            "conn_type": "pagerduty_events",
+            "password": generated["pagerduty_key"],
+            "extra": json.dumps({"base_url": pagerduty}),
+        },
+    }

@@ -1,0 +1,467 @@
+"""The main job, end to end, on this machine: ``make demo``.
+
+Starts the hub, the stand-ins and Airflow; backfills two days of SageMaker's metrics while the live sync runs, lets one
+endpoint's latency go bad and recover, and compares what the source has published with what the hub holds and what
+Slack and PagerDuty were sent. ``--once`` ends there, with status 1 if anything is missing, doubled or undelivered;
+otherwise everything stays up until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import signal
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from airflow_provider_airis.records import Window, iso, to_ms
+from sandbox.airflow import Airflow, end_sessions
+from sandbox.process import ROOT, Server
+from sandbox.topology import connections
+from sandbox.verify import Tally, compare
+
+SYNC, RECONCILE, DISPATCH = "airis_sync_sagemaker", "airis_reconcile_sagemaker", "airis_dispatch_alerts"
+HISTORY_DAYS = 2
+ENDPOINTS = 20
+LIMIT_S = 900
+
+
+class Display:
+    """Progress for people: on a terminal with a bar that moves, elsewhere plain lines."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.bar = Progress(
+            TextColumn("         {task.description}"),
+            BarColumn(40),
+            TextColumn("{task.completed:>9,.0f} of {task.total:,.0f} points"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.tenth = -1
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line with the seconds since the start."""
+        self.console.print(f"{self.seconds:6.1f} s  {text}", style=style, markup=False)
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """A step that says how long it took."""
+        started = time.monotonic()
+        with self.console.status(f"        {title} …") if self.console.is_terminal else ExitStack():
+            yield
+        self.say(f"{title} ({time.monotonic() - started:.1f} s)")
+
+    def progress(self, title: str, done: int, total: int) -> None:
+        """Move the bar; without a terminal, a line for every tenth."""
+        if self.console.is_terminal:
+            if self.task is None:
+                self.bar.start()
+                self.task = self.bar.add_task(title, total=total)
+            self.bar.update(self.task, completed=done, total=total)
+        elif total and done * 10 // total > self.tenth:
+            self.tenth = done * 10 // total
+            self.say(f"{title}: {done:,} of {total:,} points")
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    def settle(self) -> None:
+        """Take the bar away."""
+        self.bar.stop()
+
+
+class DemoError(Exception):
+    """The job could not be done; says what and where to look."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A request that a stand-in took: Slack ``message`` or ``update``, PagerDuty ``trigger`` or ``resolve``."""
+
+    channel: str
+    kind: str
+    at: int
+
+    @property
+    def change(self) -> str:
+        """The change of the alert that it tells of."""
+        return "fired" if self.kind in ("message", "trigger") else "resolved"
+
+
+@dataclass
+class Report:
+    """What ``report.json`` holds."""
+
+    points_published: int = 0
+    points_in_hub: int = 0
+    points_missing: int = 0
+    points_doubled: int = 0
+    backfill_runs: int = 0
+    alerts_fired: int = 0
+    slack_messages: int = 0
+    slack_updates: int = 0
+    pagerduty_events: int = 0
+    dispatch_latency_s: dict[str, float] = field(default_factory=lambda: {"p50": 0.0, "max": 0.0})
+    setup_s: float = 0.0
+    total_s: float = 0.0
+
+    def faults(self) -> list[str]:
+        """What is not as it must be, in words."""
+        expected = {
+            "points_missing": 0,
+            "points_doubled": 0,
+            "backfill_runs": HISTORY_DAYS,
+            "alerts_fired": 1,
+            "slack_messages": 1,
+            "slack_updates": 1,
+            "pagerduty_events": 2,
+        }
+        faults = [
+            f"{name} is {getattr(self, name):,}, not {number}"
+            for name, number in expected.items()
+            if getattr(self, name) != number
+        ]
+        return faults if self.points_published else [*faults, "nothing was published"]
+
+
+class Demo:
+    """One run, in a directory of its own."""
+
+    def __init__(self, directory: Path, display: Display) -> None:
+        self.directory = directory
+        self.display = display
+        self.servers = ExitStack()
+        self.airflow = Airflow(directory / "airflow")
+        now = datetime.now(UTC).replace(second=0, microsecond=0)
+        today = now.replace(hour=0, minute=0)
+        self.history = Window.between(today - timedelta(days=HISTORY_DAYS), today)
+        self.live_from = to_ms(now)
+        self.running: list[Server] = []
+        self.sequence = self.fired = 0
+        self.changes: dict[str, int] = {}
+        self.deliveries: list[Delivery] = []
+        self.incident = ""
+
+    def start(self) -> None:
+        """Hub, stand-ins and Airflow, with its connections, up and healthy."""
+        migration = self.airflow.begin("db", "migrate")
+        secrets = self.airflow.secrets
+        with self.display.phase("hub, SageMaker, Slack and PagerDuty are up"):
+            hub = self._serve(
+                "airflow_provider_airis.hub",
+                "--database",
+                f"sqlite:///{self.directory}/hub.db",
+                "--tokens",
+                f"{self.airflow.home}/secrets/hub_tokens.json",
+            )
+            source = self._serve(
+                "sandbox.sagemaker",
+                *("--endpoints", str(ENDPOINTS)),
+                *("--history-from", iso(self.history.start), "--history-until", iso(self.history.end)),
+                *("--live-from", iso(self.live_from)),
+            )
+            slack = self._serve("sandbox.slack")
+            pagerduty = self._serve("sandbox.pagerduty")
+        self.addresses = {"hub": hub.url, "sagemaker": source.url, "slack": slack.url, "pagerduty": pagerduty.url}
+        self.hub = self._client(hub.url, {"Authorization": f"Bearer {secrets['hub_admin_token']}"})
+        self.source, self.slack, self.pagerduty = map(self._client, (source.url, slack.url, pagerduty.url))
+        with self.display.phase("Airflow's metadata database is migrated"):
+            self.airflow.finish(migration)
+        with self.display.phase("API server, scheduler, Dag processor and triggerer are healthy"):
+            self.airflow.start()
+            self._create_rule()
+            self.airflow.wait()
+        for conn_id, connection in connections(secrets, **self.addresses).items():
+            self.airflow.call("POST", "/connections", json={"connection_id": conn_id, **connection})
+        with self.display.phase("the shipped Dags are there"):
+            self._until(lambda: {SYNC, RECONCILE, DISPATCH} <= self._dags(), "the Dags did not appear", 120)
+
+    def work(self) -> Tally:
+        """Backfill, live sync, alert out and resolved; then compare."""
+        self._enable(DISPATCH)
+        self._enable(SYNC)
+        first, last = (iso(at)[:10] for at in (self.history.start, self.history.end - 1))
+        with self.display.phase(f"airflow backfill create --dag-id {RECONCILE} --from-date {first} --to-date {last}"):
+            command = ("backfill", "create", "--dag-id", RECONCILE, "--from-date", first, "--to-date", last)
+            self.airflow.run(*command, "--max-active-runs", str(HISTORY_DAYS))
+        # Enabled before, the Dag would have run yesterday on its own schedule, and that is one day of the backfill.
+        self._enable(RECONCILE)
+        self._until(self._step, "the backfill or the alert's way did not come to an end", LIMIT_S)
+        self.display.settle()
+        with self.display.phase("compared point for point with what the source has published"):
+            return compare(self.addresses["sagemaker"], self.hub, [self.history, *self._synced()])
+
+    def report(self, tally: Tally, setup_s: float, seconds: float) -> Report:
+        """The figures, from the hub, the stand-ins and Airflow."""
+        kinds = [delivery.kind for delivery in self.deliveries]
+        waits = [(d.at - self.changes[d.change]) / 1000 for d in self.deliveries if d.change in self.changes]
+        return Report(
+            points_published=tally.published,
+            points_in_hub=tally.in_hub,
+            points_missing=tally.missing,
+            points_doubled=tally.doubled,
+            backfill_runs=len(self._runs(RECONCILE, run_type="backfill", state="success")),
+            alerts_fired=self.fired,
+            slack_messages=kinds.count("message"),
+            slack_updates=kinds.count("update"),
+            pagerduty_events=kinds.count("trigger") + kinds.count("resolve"),
+            dispatch_latency_s={
+                "p50": round(statistics.median(waits), 1) if waits else 0.0,
+                "max": round(max(waits, default=0.0), 1),
+            },
+            setup_s=round(setup_s, 1),
+            total_s=round(setup_s + seconds, 1),
+        )
+
+    def stop(self) -> None:
+        """End everything, Airflow first: the others would only be missed by it."""
+        self.airflow.stop()
+        self.servers.close()
+
+    def check(self) -> None:
+        """Raise if a process of the demo has ended."""
+        self.airflow.check()
+        for server in self.running:
+            if server.process.poll() is not None:
+                raise DemoError(f"{server.module} ended with {server.process.returncode}: see {server.log}")
+
+    def stay(self) -> None:
+        """Say where everything is, and keep it up until Ctrl-C."""
+        for title, address in (
+            ("Airflow", f"{self.airflow.url} (no login)"),
+            (
+                "Hub",
+                f"{self.addresses['hub']}/dashboard (any user, password {self.airflow.secrets['hub_admin_token']})",
+            ),
+            ("Slack", self.addresses["slack"]),
+            ("PagerDuty", self.addresses["pagerduty"]),
+        ):
+            self.display.console.print(f"  {title:<10} {address}", markup=False)
+        self.display.say("up until Ctrl-C")
+        while True:
+            self.check()
+            time.sleep(1)
+
+    def _step(self) -> bool:
+        """Look at everything once, and take the next step; true when there is none left."""
+        self.check()
+        self._watch_alerts()
+        self._watch_deliveries()
+        told = {delivery.kind for delivery in self.deliveries}
+        if not self.incident and self._runs(SYNC, state="success"):
+            self.display.say("live sync: the first minutes are in the hub")
+            self.incident = "on"
+            self.source.post("/_sandbox/incidents", json={"endpoint": self.endpoint}).raise_for_status()
+            self.display.say(f"incident: {self.endpoint} answers 20 times slower from now on", "yellow")
+        if self.incident == "on" and {"message", "trigger"} <= told:
+            self.incident = "over"
+            self.source.patch("/_sandbox/incidents", json={"endpoint": self.endpoint}).raise_for_status()
+            self.display.say(f"incident: {self.endpoint} is as fast as before", "yellow")
+        return self._backfilled() and {"update", "resolve"} <= told
+
+    def _backfilled(self) -> bool:
+        runs = self._runs(RECONCILE, run_type="backfill")
+        failed = [run["dag_run_id"] for run in runs if run["state"] == "failed"]
+        if failed:
+            raise DemoError(f"backfill: {', '.join(failed)} failed; see {self.airflow.url} and {self.airflow.logs}")
+        return len(runs) >= HISTORY_DAYS and all(run["state"] == "success" for run in runs)
+
+    def _synced(self) -> list[Window]:
+        """The live windows that finished runs have read; neighbours are one."""
+        windows: list[Window] = []
+        for run in sorted(self._runs(SYNC, state="success"), key=lambda run: run["data_interval_start"]):
+            start, end = (
+                to_ms(datetime.fromisoformat(run[key])) for key in ("data_interval_start", "data_interval_end")
+            )
+            if windows and windows[-1].end == start:
+                start = windows.pop().start
+            windows.append(Window(start, end))
+        return windows
+
+    def _dags(self) -> set[str]:
+        return {dag["dag_id"] for dag in self.airflow.call("GET", "/dags")["dags"]}
+
+    def _enable(self, dag_id: str) -> None:
+        self.airflow.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+
+    def _runs(self, dag_id: str, **filters: str) -> list[dict[str, Any]]:
+        runs: list[dict[str, Any]] = self.airflow.call("GET", f"/dags/{dag_id}/dagRuns", params=filters)["dag_runs"]
+        return runs
+
+    def _until(self, condition: Callable[[], bool], complaint: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DemoError(f"{complaint} within {seconds:.0f} s; logs are in {self.directory}")
+            self.check()
+            time.sleep(0.5)
+
+    def _serve(self, module: str, *arguments: str) -> Server:
+        log = self.directory / f"{module.rsplit('.', 1)[1]}.log"
+        server = self.servers.enter_context(Server(module, *arguments, log=log))
+        self.running.append(server)
+        return server
+
+    def _client(self, url: str, headers: dict[str, str] | None = None) -> httpx2.Client:
+        return self.servers.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=60))
+
+    def _create_rule(self) -> None:
+        """One rule, on the slow end of one endpoint's latency, thrice above what the last hour of history has seen."""
+        span = {"from": iso(self.history.end - 3_600_000), "to": iso(self.history.end)}
+        lines = self.source.get("/_sandbox/truth", params=span).raise_for_status().text.splitlines()
+        slow = [s for s in map(json.loads, lines) if (s["metric"], s["statistic"]) == ("ModelLatency", "p90")]
+        variants = Counter(series["endpoint"] for series in slow)
+        usual = next(series for series in slow if variants[series["endpoint"]] == 1 and len(series["points"]) == 60)
+        self.endpoint = usual["endpoint"]
+        rule = {
+            "id": "model-latency",
+            "name": f"{self.endpoint} answers slowly",
+            "metric": "modellatency",
+            "matchers": [
+                {"tag": "endpoint_name", "op": "=", "value": self.endpoint},
+                {"tag": "statistic", "op": "=", "value": "p90"},
+            ],
+            "aggregation": "last",
+            "window_s": 60,
+            "comparator": ">",
+            "threshold": round(3 * max(value for _, value in usual["points"])),
+            "for_s": 0,
+            "severity": "critical",
+            "labels": {
+                "environment": "production",
+                "model_id": self.endpoint,
+                "alert_type": "latency",
+                "description": "One request in ten waits longer than three times the usual.",
+            },
+        }
+        answer = self.hub.post("/api/v1/rules", json=rule)
+        if answer.is_error:
+            raise DemoError(f"the hub refused the rule with {answer.status_code}: {answer.text}")
+
+    def _watch_alerts(self) -> None:
+        answer = self.hub.get("/api/v1/alerts/changes", params={"after": self.sequence}).raise_for_status().json()
+        self.sequence = answer["sequence"]
+        for change in answer["changes"]:
+            alert = change["alert"]
+            self.fired += change["change"] == "fired"
+            self.changes[change["change"]] = change["at"]
+            self.display.say(
+                f"hub: {alert['severity']} alert {change['change']}: {alert['name']}",
+                "bold red" if change["change"] == "fired" else "green",
+            )
+
+    def _watch_deliveries(self) -> None:
+        seen = self._slack_deliveries() + self._pagerduty_deliveries()
+        for delivery in sorted(set(seen) - set(self.deliveries), key=lambda d: d.at):
+            waited = (delivery.at - self.changes.get(delivery.change, delivery.at)) / 1000
+            self.display.say(
+                f"{delivery.channel}: {delivery.kind}, {waited:.1f} s after the alert was {delivery.change}", "cyan"
+            )
+        self.deliveries = seen
+
+
+def main() -> int:
+    """Run the demo; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox.demo", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="end when the job is done, with status 1 on any fault")
+    parser.add_argument("--directory", type=Path, default=ROOT / ".demo", help="for logs, data and report.json")
+    options = parser.parse_args()
+    # Airflow starts in half the time from cached bytecode, also where the environment switches the cache off.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    display = Display()
+    done = False
+    directory = options.directory.resolve()
+    try:
+        with run_directory(directory) as run:
+            demo = Demo(run, display)
+            try:
+                demo.start()
+                tally = demo.work()
+                report = demo.report(tally, float(os.environ.get("AIRIS_DEMO_SETUP_S", "0")), display.seconds)
+                write_report(directory, report)
+                show(display, report, tally)
+                done = True
+                if not options.once:
+                    demo.stay()
+                return 1 if report.faults() else 0
+            finally:
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)
+                display.settle()
+                display.say("ending every process")
+                demo.stop()
+                end_sessions({child.pid for child in psutil.Process().children()})
+    except KeyboardInterrupt:
+        return 0 if done else 130
+    except (DemoError, RuntimeError, httpx2.HTTPError) as error:
+        display.say(f"failed: {error}", "bold red")
+        return 1
+
+
+@contextmanager
+def run_directory(parent: Path) -> Iterator[Path]:
+    """A new directory for one run, locked while it lasts, so that runs beside it are left alone. Old runs go."""
+    runs = parent / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / ".lock").open("w") as gate, ExitStack() as held:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        for old in runs.glob("*/lock"):
+            with old.open("w") as lock, suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old.parent)
+        run = runs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
+        run.mkdir()
+        fcntl.flock(held.enter_context((run / "lock").open("w")), fcntl.LOCK_EX)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield run
+
+
+def write_report(directory: Path, report: Report) -> None:
+    """Write ``report.json`` as a whole or not at all."""
+    draft = directory / f".report-{os.getpid()}.json"
+    draft.write_text(json.dumps(asdict(report), indent=2) + "\n")
+    draft.replace(directory / "report.json")
+
+
+def show(display: Display, report: Report, tally: Tally) -> None:
+    """The final table, and what is wrong if anything is."""
+    table = Table("figure", "value", title="What the source and the hub say", title_justify="left")
+    for name, value in asdict(report).items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
+        table.add_row(name, text)
+    display.console.print(table)
+    for fault in [*report.faults(), *tally.examples]:
+        display.say(fault, "bold red")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
