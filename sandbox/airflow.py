@@ -43,7 +43,7 @@ class Airflow:
         self.env = {
             # A parent's AIRFLOW_* must not leak in, and bytecode halves the start of every process.
             **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "PYTHONDONTWRITEBYTECODE"))},
-            **airflow_settings(self.home / "secrets", host=HOST, port=port, url=self.url),
+            **airflow_settings(self.home / "secrets", host=HOST, port=port, url=self.url, inside=self.url),
             "AIRFLOW_HOME": str(self.home),
             "PYTHONUNBUFFERED": "1",
             **(settings or {}),

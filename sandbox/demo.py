@@ -34,12 +34,10 @@ from rich.table import Table
 from airflow_provider_airis.records import Window, iso, to_ms
 from sandbox.airflow import Airflow, end_sessions
 from sandbox.process import ROOT, Server
-from sandbox.topology import connections
+from sandbox.topology import HISTORY_DAYS, connections, hub_arguments, sagemaker_arguments
 from sandbox.verify import Tally, compare
 
 SYNC, RECONCILE, DISPATCH = "airis_sync_sagemaker", "airis_reconcile_sagemaker", "airis_dispatch_alerts"
-HISTORY_DAYS = 2
-ENDPOINTS = 20
 LIMIT_S = 900
 
 
@@ -170,19 +168,10 @@ class Demo:
         migration = self.airflow.begin("db", "migrate")
         secrets = self.airflow.secrets
         with self.display.phase("hub, SageMaker, Slack and PagerDuty are up"):
-            hub = self._serve(
-                "airflow_provider_airis.hub",
-                "--database",
-                f"sqlite:///{self.directory}/hub.db",
-                "--tokens",
-                f"{self.airflow.home}/secrets/hub_tokens.json",
-            )
-            source = self._serve(
-                "sandbox.sagemaker",
-                *("--endpoints", str(ENDPOINTS)),
-                *("--history-from", iso(self.history.start), "--history-until", iso(self.history.end)),
-                *("--live-from", iso(self.live_from)),
-            )
+            private = self.airflow.home / "secrets"
+            hub = self._serve("airflow_provider_airis.hub", *hub_arguments(private, self.directory / "hub.db"))
+            times = map(iso, (self.history.start, self.history.end, self.live_from))
+            source = self._serve("sandbox.sagemaker", *sagemaker_arguments(*times))
             slack = self._serve("sandbox.slack")
             pagerduty = self._serve("sandbox.pagerduty")
         self.addresses = {"hub": hub.url, "sagemaker": source.url, "slack": slack.url, "pagerduty": pagerduty.url}
@@ -194,7 +183,7 @@ class Demo:
             self.airflow.start()
             self._create_rule()
             self.airflow.wait()
-        for conn_id, connection in connections(secrets, **self.addresses).items():
+        for conn_id, connection in connections(secrets, **self.addresses, dashboard=hub.url).items():
             self.airflow.call("POST", "/connections", json={"connection_id": conn_id, **connection})
         with self.display.phase("the shipped Dags are there"):
             self._until(lambda: {SYNC, RECONCILE, DISPATCH} <= self._dags(), "the Dags did not appear", 120)

@@ -1,18 +1,21 @@
-"""What the demo is made of: the settings, secrets and connections that `make demo` and docker-compose.yaml share.
+"""What the demo is made of: the commands, settings, secrets and connections that ``make demo`` and compose share.
 
-``python -m sandbox.topology DIRECTORY --hub URL …`` generates the secrets and writes ``connections.json`` beside them.
+``python -m sandbox.topology DIRECTORY --hub URL …`` generates the secrets that are not there yet and writes
+``connections.json`` beside them, for ``airflow connections import``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 REGION = "us-east-1"
+ENDPOINTS = 20
+HISTORY_DAYS = 2
 BUNDLES = [
     {"name": "dags-folder", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {}},
     {"name": "airis", "classpath": "airflow_provider_airis.dag_bundle.AirisDagBundle", "kwargs": {}},
@@ -27,14 +30,15 @@ COMPONENTS = {
 }
 
 
-def airflow_settings(secrets_directory: str | Path, *, host: str, port: int, url: str) -> dict[str, str]:
+def airflow_settings(secrets_directory: Path | str, *, host: str, port: int, url: str, inside: str) -> dict[str, str]:
     """Airflow's configuration as environment variables.
 
-    Everyone who reaches ``url`` is an admin: publish it on loopback only.
+    Everyone who reaches the API server is an admin: publish it on loopback only.
 
     :param secrets_directory: where :func:`generate_secrets` has written, as the components see it.
     :param host: address the API server binds.
-    :param url: how browser, tasks and command line reach it.
+    :param url: how a browser reaches it.
+    :param inside: how tasks reach it.
     """
     options = {
         "core": {
@@ -42,7 +46,7 @@ def airflow_settings(secrets_directory: str | Path, *, host: str, port: int, url
             "parallelism": "8",
             "load_examples": "False",
             "simple_auth_manager_all_admins": "True",
-            "execution_api_server_url": f"{url}/execution/",
+            "execution_api_server_url": f"{inside}/execution/",
             "fernet_key_cmd": f"cat {secrets_directory}/fernet_key",
         },
         "api": {
@@ -66,53 +70,97 @@ def airflow_settings(secrets_directory: str | Path, *, host: str, port: int, url
     }
 
 
-def generate_secrets(directory: Path) -> dict[str, str]:
-    """Generate every secret anew, write each into a file for the owner's eyes only, and return them by file name."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    token = partial(secrets.token_urlsafe, 32)
-    generated = {
-        "fernet_key": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        "api_secret_key": token(),
-        "jwt_secret": secrets.token_urlsafe(64),
-        "hub_token": token(),
-        "hub_admin_token": token(),
-        "aws_secret_access_key": token(),
-        "slack_token": f"xoxb-{token()}",
-        "pagerduty_key": secrets.token_hex(16),
-    }
-    generated["hub_tokens.json"] = json.dumps(
-        {
-            "airflow": {"token": generated["hub_token"], "scopes": ["ingest", "read", "alerts"]},
-            "admin": {"token": generated["hub_admin_token"], "scopes": ["ingest", "read", "alerts", "admin"]},
-        }
+def hub_arguments(secrets_directory: Path | str, database: Path | str) -> tuple[str, ...]:
+    """What ``python -m airflow_provider_airis.hub`` is given beside host and port."""
+    return ("--database", f"sqlite:///{database}", "--tokens", f"{secrets_directory}/hub_tokens.json")
+
+
+def sagemaker_arguments(history_from: str, history_until: str, live_from: str) -> tuple[str, ...]:
+    """What ``python -m sandbox.sagemaker`` is given beside host and port: times in ISO 8601."""
+    return (
+        *("--endpoints", str(ENDPOINTS), "--regions", REGION),
+        *("--history-from", history_from, "--history-until", history_until, "--live-from", live_from),
     )
-    for name, value in generated.items():
+
+
+def generate_secrets(directory: Path) -> dict[str, str]:
+    """Generate the secrets that the directory lacks, a file each for the owner's eyes only; all by file name."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made: dict[str, str] = {}
+
+    def secret(name: str, make: Callable[[], str]) -> None:
         path = directory / name
-        path.touch(mode=0o600)
-        path.write_text(value)
-    return generated
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(make())
+        made[name] = path.read_text()
+
+    secret("fernet_key", lambda: urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    secret("pagerduty_key", lambda: secrets.token_hex(16))
+    secret("slack_token", lambda: f"xoxb-{secrets.token_urlsafe(32)}")
+    for name in ("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jwt_secret", "postgres_password"):
+        secret(name, lambda: secrets.token_urlsafe(48))
+    secret("sql_alchemy_conn", lambda: f"postgresql+psycopg2://airflow:{made['postgres_password']}@postgres/airflow")
+    tokens = {"airflow": ("hub_token", []), "admin": ("hub_admin_token", ["admin"])}
+    secret(
+        "hub_tokens.json",
+        lambda: json.dumps(
+            {
+                name: {"token": made[file], "scopes": ["ingest", "read", "alerts", *more]}
+                for name, (file, more) in tokens.items()
+            }
+        ),
+    )
+    return made
 
 
 def connections(
-    generated: Mapping[str, str], *, hub: str, sagemaker: str, slack: str, pagerduty: str
+    made: dict[str, str], *, hub: str, sagemaker: str, slack: str, pagerduty: str, dashboard: str
 ) -> dict[str, dict[str, str]]:
-    """Airflow's connections by id, in the form of its REST API and of ``airflow connections import``."""
+    """Airflow's connections by id, in the form of its REST API and of ``airflow connections import``.
+
+    :param made: what :func:`generate_secrets` returned.
+    :param dashboard: how a browser reaches the hub.
+    """
     return {
-        "airis_default": {"conn_type": "airis", "host": hub, "password": generated["hub_token"]},
+        "airis_default": {
+            "conn_type": "airis",
+            "host": hub,
+            "password": made["hub_token"],
+            "extra": json.dumps({"dashboard_url": dashboard}),
+        },
         "aws_default": {
             "conn_type": "aws",
             "login": "AKIASANDBOX",
-            "password": generated["aws_secret_access_key"],
+            "password": made["aws_key"],
             "extra": json.dumps({"region_name": REGION, "endpoint_url": sagemaker}),
         },
         "slack_default": {
             "conn_type": "slack",
-            "password": generated["slack_token"],
+            "password": made["slack_token"],
             "extra": json.dumps({"base_url": f"{slack}/api/"}),
         },
         "pagerduty_events_default": {
             "conn_type": "pagerduty_events",
-            "password": generated["pagerduty_key"],
+            "password": made["pagerduty_key"],
             "extra": json.dumps({"base_url": pagerduty}),
         },
     }
+
+
+def main() -> None:
+    """Write secrets and connections."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox.topology", description="secrets and connections")
+    parser.add_argument("directory", type=Path)
+    for name in ("hub", "sagemaker", "slack", "pagerduty", "dashboard"):
+        parser.add_argument(f"--{name}", required=True, metavar="URL")
+    options = vars(parser.parse_args())
+    directory = options.pop("directory")
+    made = generate_secrets(directory)
+    path = directory / "connections.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(connections(made, **options)))
+
+
+if __name__ == "__main__":
+    main()

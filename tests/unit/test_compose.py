@@ -1,0 +1,123 @@
+"""docker-compose.yaml is valid, and runs what the demo runs: the same commands, settings, versions and connections.
+
+``fixtures/compose-spec.json`` is the schema of https://github.com/compose-spec/compose-spec (Apache-2.0), as the
+package check-jsonschema 0.39.0 carries it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+import pytest
+import yaml
+
+from sandbox import topology
+from sandbox.process import ROOT
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+MODULES = {
+    "hub": "airflow_provider_airis.hub",
+    "sagemaker": "sandbox.sagemaker",
+    "slack": "sandbox.slack",
+    "pagerduty": "sandbox.pagerduty",
+}
+
+
+def arguments(service: str) -> list[str]:
+    """A service's command, word by word, as its shell would take it."""
+    command: list[str] = SERVICES[service]["command"]
+    if command[:2] == ["bash", "-c"]:
+        command = shlex.split(command[2].removeprefix("exec "))
+    return [word for item in command for word in re.split(r"(?<=^--[a-z]{4})=", item)]
+
+
+def port(service: str) -> int:
+    command = arguments(service)
+    return int(command[command.index("--port") + 1])
+
+
+def test_it_is_valid() -> None:
+    schema = json.loads((FIXTURES / "compose-spec.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(COMPOSE)
+
+
+@pytest.mark.parametrize("component", topology.COMPONENTS)
+def test_airflow_runs_as_in_the_demo(component: str) -> None:
+    service = SERVICES[component]
+    assert service["command"] == ["airflow", *topology.COMPONENTS[component]]
+    settings = topology.airflow_settings(
+        "/secrets", host="0.0.0.0", port=8080, url="http://127.0.0.1:8080", inside="http://api-server:8080"
+    )
+    own = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": "cat /secrets/sql_alchemy_conn"}
+    assert service["environment"] == settings | own
+
+
+def test_the_database_is_migrated_first() -> None:
+    script = SERVICES["database-init"]["command"][2]
+    assert shlex.split(script)[:3] == ["airflow", *topology.MIGRATE]
+    for component in topology.COMPONENTS:
+        assert SERVICES[component]["depends_on"]["database-init"] == {"condition": "service_completed_successfully"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_servers_run_as_in_the_demo(name: str) -> None:
+    own = {
+        "hub": topology.hub_arguments("/secrets", "/data/hub.db"),
+        "sagemaker": topology.sagemaker_arguments(
+            "$$(date --utc --date='2 days ago' +%F)", "$$(date --utc +%F)", "$$(date --utc +%FT%H:%MZ)"
+        ),
+    }
+    start = ["python", "-m", MODULES[name], "--host", "0.0.0.0", "--port", str(port(name))]
+    assert arguments(name) == [*start, *own.get(name, ())]
+
+
+def test_secrets_are_generated_and_connections_lead_to_the_services(tmp_path: Path) -> None:
+    command = [str(tmp_path) if word == "/secrets" else word for word in SERVICES["secrets"]["command"][1:]]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, timeout=60)
+    first = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, timeout=60)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == first
+
+    connections = json.loads(first["connections.json"])
+    urls = [connections["airis_default"]["host"]]
+    for connection in connections.values():
+        extra = json.loads(connection["extra"])
+        urls += [extra[key] for key in ("endpoint_url", "base_url") if key in extra]
+    reached = {(urlsplit(url).hostname, urlsplit(url).port) for url in urls}
+    assert reached == {(name, port(name)) for name in MODULES}
+    for path in set(re.findall(r"/secrets/(\w+(?:\.json)?)", (ROOT / "docker-compose.yaml").read_text())):
+        assert path in first
+
+
+def test_what_is_published_is_so_on_loopback_only() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    ports = {"api-server": 8080} | {name: port(name) for name in ("hub", "slack", "pagerduty")}
+    assert published == {name: [f"127.0.0.1:{number}:{number}"] for name, number in ports.items()}
+
+
+def test_versions_are_those_tested_with() -> None:
+    service = SERVICES["api-server"]
+    airflow = version("apache-airflow")
+    (base,) = re.findall(r"FROM apache/airflow:(\S+)-python(3\.\d+)", service["build"]["dockerfile_inline"])
+    assert base[0] == airflow
+    assert f"apache-airflow=={airflow}" in (ROOT / f"constraints-{base[1]}.txt").read_text().splitlines()
+    assert f"--constraint constraints-{base[1]}.txt" in service["build"]["dockerfile_inline"]
+    assert service["image"] == f"airflow-provider-airis:{version('airflow-provider-airis')}"
+
+
+def test_nothing_secret_is_in_the_file() -> None:
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            assert not re.search("PASSWORD|TOKEN|SECRET|KEY", name) or name.endswith("_CMD"), (name, value)
