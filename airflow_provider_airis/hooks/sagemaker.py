@@ -1,0 +1,382 @@
+"""SageMaker's endpoints and their CloudWatch metrics in one region, as AWS's own records."""
+
+from __future__ import annotations
+
+import re
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import msgspec
+from airflow.sdk import BaseHook
+
+from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.records import Window, from_ms
+
+MAX_QUERIES = 500
+MAX_POINTS = 100_800
+_MAX_PAGES = 1_000
+_DENIED = frozenset(
+    {"AccessDenied", "AccessDeniedException", "NotAuthorized", "OptInRequired", "UnauthorizedOperation"}
+)
+_REFUSED_CREDENTIALS = frozenset(
+    {
+        "AuthFailure",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+# Temporary credentials that have run out are fetched anew by the next try.
+_PASSING = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InternalFailure",
+        "InternalServiceError",
+        "InternalServiceFault",
+        "RequestExpired",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottledException",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_ACCOUNT = re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::(\d{12}):")
+
+
+class Readings(NamedTuple):
+    """Points of one query, ascending: timestamps are Unix ms, at the periods' starts.
+
+    :param query: its place among the queries.
+    """
+
+    query: int
+    timestamps: list[int]
+    values: list[float]
+
+
+class SageMakerHook(BaseHook):
+    """Reads SageMaker endpoints and CloudWatch metrics of one region. Opens nothing before the first call.
+
+    Credentials, role, proxy and ``config_kwargs`` are the Amazon provider's connection of type ``aws``; its
+    ``config_kwargs`` win over the timeouts and retries given here.
+
+    :param aws_conn_id: connection of type ``aws``.
+    :param region_name: region to read; the connection's if None.
+    :param timeout: seconds to wait for an answer.
+    :param attempts: how often a call is sent before it fails.
+
+    Errors that pass (throttling, 5xx, the network) are :class:`~airflow_provider_airis.errors.RetryableError`, others
+    :class:`~airflow_provider_airis.errors.PermanentError`, which names the IAM action that is missing.
+
+    See https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
+    """
+
+    conn_name_attr = "aws_conn_id"
+    default_conn_name = "aws_default"
+    conn_type = "aws"
+    hook_name = "Amazon SageMaker"
+
+    partial_waits = (1.0, 3.0)
+
+    def __init__(
+        self,
+        aws_conn_id: str = default_conn_name,
+        *,
+        region_name: str | None = None,
+        timeout: float = 60,
+        attempts: int = 5,
+    ) -> None:
+        super().__init__()
+        self.aws_conn_id = aws_conn_id
+        self.timeout = timeout
+        self.attempts = attempts
+        self.calls: Counter[str] = Counter()
+        self.metrics_requested = 0
+        self._region_name = region_name
+        self._clients: dict[str, Any] = {}
+
+    @cached_property
+    def region_name(self) -> str:
+        """The region that is read."""
+        if self._region_name:
+            return self._region_name
+        region: str | None = self._aws("sagemaker").region_name
+        if not region:
+            raise PermanentError(
+                f"No AWS region: give region_name, or set it in the extra of connection {self.aws_conn_id!r}"
+            )
+        return region
+
+    def endpoints(self) -> Iterator[dict[str, Any]]:
+        """Every endpoint as ListEndpoints shows it, 100 a call.
+
+        See https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpoints.html
+        """
+        for page in self._pages("sagemaker", "list_endpoints", MaxResults=100, SortBy="Name", SortOrder="Ascending"):
+            yield from page["Endpoints"]
+
+    def endpoint(self, name: str) -> dict[str, Any] | None:
+        """An endpoint as DescribeEndpoint shows it, None if there is none of that name any more.
+
+        See https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html
+        """
+        try:
+            return self._call("sagemaker", "describe_endpoint", EndpointName=name)
+        except PermanentError as error:
+            if "Could not find endpoint" in error.detail:
+                return None
+            raise
+
+    def metrics(self, namespace: str, metric_name: str, dimensions: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """Every series of a metric that has at least these dimensions, as ListMetrics shows it, each once.
+
+        It misses series without a point for two weeks, and new ones for some minutes. ``RecentlyActive`` is not used:
+        it hides whatever idles for three hours.
+
+        See https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_ListMetrics.html
+        """
+        request = {"Namespace": namespace, "MetricName": metric_name, "Dimensions": [{"Name": d} for d in dimensions]}
+        seen = set()
+        for page in self._pages("cloudwatch", "list_metrics", **request):
+            for row in page["Metrics"]:
+                key = frozenset((d["Name"], d["Value"]) for d in row["Dimensions"])
+                if key not in seen:
+                    seen.add(key)
+                    yield row
+
+    def metric_data(self, stats: Sequence[Mapping[str, Any]], window: Window) -> Iterator[Readings]:
+        """Read the points of ``window``, 500 queries a call and all pages; a query's points may come in several pieces.
+
+        What CloudWatch leaves unfinished (PartialData, InternalError) is asked for again, from where it stopped.
+
+        :param stats: AWS's ``MetricStat`` records: ``{Metric: {Namespace, MetricName, Dimensions}, Period, Stat}``.
+        :param window: aligned to the periods; at least one period.
+        :raises RetryableError: after everything else has been yielded: queries that stayed unfinished, by name.
+        :raises PermanentError: likewise: queries that are forbidden.
+
+        See https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
+        """
+        unfinished: list[int] = []
+        forbidden: list[int] = []
+        for first in range(0, len(stats), MAX_QUERIES):
+            wanted = dict.fromkeys(range(first, min(first + MAX_QUERIES, len(stats))), window.start)
+            for wait in (0, *self.partial_waits):
+                if wait:
+                    self.log.warning("CloudWatch left %d queries unfinished, asking again in %s s", len(wanted), wait)
+                    time.sleep(wait)
+                yield from self._read(stats, wanted, window.end, forbidden)
+                if not wanted:
+                    break
+            unfinished += wanted
+        reasons = []
+        if unfinished:
+            tries = len(self.partial_waits) + 1
+            reasons.append(f"cloudwatch:GetMetricData left unfinished after {tries} tries: {_names(stats, unfinished)}")
+        if forbidden:
+            reasons.append(f"{self._missing('cloudwatch:GetMetricData')}: {_names(stats, forbidden)}")
+        if reasons:
+            raise (RetryableError if unfinished else PermanentError)("; ".join(reasons))
+
+    def _read(
+        self, stats: Sequence[Mapping[str, Any]], wanted: dict[int, int], end: int, forbidden: list[int]
+    ) -> Iterator[Readings]:
+        """Read what is ``wanted`` (query: first timestamp) and leave in it what stayed unfinished, from where on."""
+        self.metrics_requested += len(wanted)
+        statuses = dict.fromkeys(wanted, "PartialData")
+        pages = self._pages(
+            "cloudwatch",
+            "get_metric_data",
+            MetricDataQueries=[{"Id": f"q{index}", "MetricStat": stats[index]} for index in wanted],
+            StartTime=from_ms(min(wanted.values())),
+            EndTime=from_ms(end),
+            ScanBy="TimestampAscending",
+            MaxDatapoints=MAX_POINTS,
+        )
+        for page in pages:
+            for message in page.get("Messages", ()):
+                self.log.warning("CloudWatch says %s: %s", message.get("Code"), message.get("Value"))
+            for result in page["MetricDataResults"]:
+                index = int(result["Id"][1:])
+                # The same Id comes again on the next page, with the points that follow.
+                statuses[index] = result["StatusCode"]
+                stamps, values = [_ms(at) for at in result["Timestamps"]], result["Values"]
+                inside = slice(bisect_left(stamps, wanted[index]), bisect_left(stamps, end))
+                if stamps := stamps[inside]:
+                    wanted[index] = stamps[-1] + stats[index]["Period"] * 1000
+                    yield Readings(index, stamps, values[inside])
+        for index, status in statuses.items():
+            if status == "Forbidden":
+                forbidden.append(index)
+            if status in ("Complete", "Forbidden") or wanted[index] >= end:
+                del wanted[index]
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Whether the three reads that a sync needs are allowed; never raises."""
+        stat = {"Metric": {"Namespace": "AWS/SageMaker", "MetricName": "Invocations"}, "Period": 3600, "Stat": "Sum"}
+        now = int(time.time() * 1000)
+        try:
+            self._call("sagemaker", "list_endpoints", MaxResults=1)
+            self._call("cloudwatch", "list_metrics", Namespace="AWS/SageMaker", MetricName="Invocations")
+            list(self.metric_data([stat], Window(now - 7_200_000, now).aligned(3600)))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
+            return False, str(error)
+        return True, f"SageMaker and CloudWatch answer in {self.region_name}"
+
+    def _aws(self, service: str) -> Any:
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+        return AwsBaseHook(aws_conn_id=self.aws_conn_id, region_name=self._region_name, client_type=service)
+
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            from botocore.config import Config
+
+            hook = self._aws(service)
+            config = Config(
+                connect_timeout=min(10, self.timeout),
+                read_timeout=self.timeout,
+                retries={"mode": "standard", "total_max_attempts": self.attempts},
+            )
+            client = hook.get_client_type(region_name=self.region_name, config=config.merge(hook.config))
+            if service == "cloudwatch":
+                client.meta.events.register("before-parse.cloudwatch.GetMetricData", _parse_metric_data)
+            self._clients[service] = client
+        return self._clients[service]
+
+    def _pages(self, service: str, method: str, **request: Any) -> Iterator[dict[str, Any]]:
+        tokens: set[str] = set()
+        while True:
+            page = self._call(service, method, **request)
+            yield page
+            token = page.get("NextToken")
+            if not token:
+                return
+            if token in tokens or len(tokens) == _MAX_PAGES:
+                raise PermanentError(
+                    f"{service} {method} in {self.region_name} sends an endless cursor, given up after page "
+                    f"{len(tokens) + 1}; check the endpoint_url of connection {self.aws_conn_id!r}"
+                )
+            tokens.add(token)
+            request["NextToken"] = token
+
+    def _call(self, service: str, method: str, **request: Any) -> dict[str, Any]:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
+
+        action = f"{service}:{''.join(word.title() for word in method.split('_'))}"
+        self.calls[action] += 1
+        try:
+            answer: dict[str, Any] = getattr(self._client(service), method)(**request)
+        except ClientError as error:
+            raise self._refused(action, request, error) from error
+        except (BotoCoreError, ResponseParserError) as error:
+            raise self._failed(action, error) from error
+        return answer
+
+    def _refused(self, action: str, request: dict[str, Any], error: Any) -> AirisError:
+        """AWS's error answer, translated."""
+        code, detail = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+        meta = error.response.get("ResponseMetadata", {})
+        status = meta.get("HTTPStatusCode", 0)
+        if error.operation_name == "AssumeRole":
+            action = "sts:AssumeRole"
+        said = f"{code} {detail}".strip()
+        if code in _DENIED:
+            resource = f" on endpoint {request['EndpointName']!r}" if "EndpointName" in request else ""
+            text = f"{self._missing(action, detail, resource)}. AWS says {said}"
+            return PermanentError(text, detail=detail, status=status)
+        asked = f"{action} in {self.region_name} by connection {self.aws_conn_id!r}"
+        if code in _PASSING or status == 429 or status >= 500:
+            wait = meta.get("HTTPHeaders", {}).get("retry-after", "")
+            retry_after = float(wait) if wait.isdigit() else None
+            return RetryableError(f"{asked} failed: HTTP {status} {said}", retry_after=retry_after)
+        if code in _REFUSED_CREDENTIALS:
+            text = f"{asked} was refused: its credentials are not accepted, renew them. AWS says {said}"
+            return PermanentError(text, detail=detail, status=status)
+        return PermanentError(f"{asked} was refused: HTTP {status} {said}", detail=detail, status=status)
+
+    def _failed(self, action: str, error: Exception) -> AirisError:
+        """No answer, translated: the network passes, the configuration does not."""
+        from botocore import exceptions
+        from botocore.parsers import ResponseParserError
+
+        text = f"{action} by connection {self.aws_conn_id!r} failed: {error}"
+        if isinstance(error, exceptions.SSLError):
+            return PermanentError(f"{text}; check verify in the connection's extra")
+        passing = (
+            exceptions.HTTPClientError,
+            exceptions.CredentialRetrievalError,
+            exceptions.MetadataRetrievalError,
+            ResponseParserError,
+        )
+        if isinstance(error, passing):
+            return RetryableError(text)
+        if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+            return PermanentError(f"{text}; set the key's id and secret, or a role, in the connection")
+        return PermanentError(text)
+
+    def _missing(self, action: str, said: str = "", resource: str = "") -> str:
+        account = _ACCOUNT.search(said)
+        who = f"connection {self.aws_conn_id!r}" + (f" (account {account[1]})" if account else "")
+        return f"{who} lacks the permission {action}{resource} in {self.region_name}"
+
+
+class _Result(msgspec.Struct, rename="pascal"):
+    id: str
+    status_code: str
+    timestamps: list[float]
+    values: list[float]
+
+
+class _Answer(msgspec.Struct, rename="pascal"):
+    metric_data_results: list[_Result]
+    messages: list[dict[str, Any]] = []
+    next_token: str | None = None
+
+
+def _parse_metric_data(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """Parse a JSON answer in botocore's stead.
+
+    botocore makes a datetime in the local zone of each timestamp: 20 microseconds a point, most of the time that the
+    read of a day takes. Errors, other protocols and numbers written as text are left to botocore.
+    """
+    if response_dict["status_code"] != 200 or "json" not in response_dict["headers"].get("content-type", ""):
+        return
+    try:
+        answer = msgspec.json.decode(response_dict["body"], type=_Answer)
+    except msgspec.DecodeError:
+        return
+    response_dict["body"] = b"{}"
+    customized_response_dict["Messages"] = answer.messages
+    customized_response_dict["MetricDataResults"] = [
+        {"Id": result.id, "StatusCode": result.status_code, "Timestamps": result.timestamps, "Values": result.values}
+        for result in answer.metric_data_results
+    ]
+    if answer.next_token:
+        customized_response_dict["NextToken"] = answer.next_token
+
+
+def _ms(at: Any) -> int:
+    return int((at if isinstance(at, float) else at.timestamp()) * 1000)
+
+
+def _names(stats: Sequence[Mapping[str, Any]], indexes: Sequence[int]) -> str:
+    names = []
+    for index in indexes[:5]:
+        metric = stats[index]["Metric"]
+        dimensions = "/".join(d["Value"] for d in metric.get("Dimensions", ()))
+        names.append(f"{metric['Namespace']} {metric['MetricName']} {stats[index]['Stat']} of {dimensions}")
+    more = len(indexes) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
