@@ -228,6 +228,13 @@ SYSTEMS: tuple[System, ...] = (
                 ("Sum",),
             ),
             MetricSpec(
+                "invocationmodelerrors",
+                "None",
+                "Requests that the model's container did not answer with a 2xx.",
+                _AWS_SAGEMAKER + "InvocationModelErrors",
+                ("Sum",),
+            ),
+            MetricSpec(
                 "invocationsperinstance",
                 "None",
                 "Requests per instance: every request adds 1/instances.",
@@ -260,6 +267,20 @@ SYSTEMS: tuple[System, ...] = (
             ),
             MetricSpec(
                 "diskutilization", "Percent", "Disk in use.", _AWS_INSTANCES + "DiskUtilization", ("Average", "Maximum")
+            ),
+            MetricSpec(
+                "gpuutilization",
+                "Percent",
+                "GPU, summed over GPUs: 4 GPUs reach 400. Instances without one have no points.",
+                _AWS_INSTANCES + "GPUUtilization",
+                ("Average", "Maximum"),
+            ),
+            MetricSpec(
+                "gpumemoryutilization",
+                "Percent",
+                "Memory of the GPUs in use, summed over GPUs.",
+                _AWS_INSTANCES + "GPUMemoryUtilization",
+                ("Average", "Maximum"),
             ),
         ),
         options=(
