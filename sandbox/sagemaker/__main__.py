@@ -158,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.sagemaker", description="SageMaker and CloudWatch stand-in"
     )
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--endpoints", type=int, default=20)
     parser.add_argument("--regions", nargs="+", default=["us-east-1"])
@@ -167,13 +168,13 @@ def main() -> None:
     parser.add_argument("--ingest-delay-s", type=float, default=0)
     parser.add_argument("--now", type=seconds, metavar="ISO", help="a clock that stands still")
     options = vars(parser.parse_args())
-    port = options.pop("port")
+    host, port = options.pop("host"), options.pop("port")
     fleet = Fleet(**options)
     Handler.aws = Aws(fleet)
     Handler.control = Control(fleet, Handler.aws)
-    server = Server(("127.0.0.1", port), Handler)
+    server = Server((host, port), Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    print(f"ready http://127.0.0.1:{server.server_address[1]}", flush=True)
+    print(f"ready http://{host}:{server.server_address[1]}", flush=True)
     server.serve_forever()
     server.server_close()
 
