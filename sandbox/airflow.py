@@ -75,6 +75,8 @@ class Airflow:
                 if all(part and part.get("status") == "healthy" for part in health.values()):
                     token = self.api.get("/auth/token").raise_for_status().json()["access_token"]
                     self.api.headers["Authorization"] = f"Bearer {token}"
+                    # The task API builds itself at its first request, for longer than a task would wait for it.
+                    self.api.get("/execution/health").raise_for_status()
                     return
             time.sleep(0.2)
         raise RuntimeError(f"Airflow was not healthy after {timeout:.0f} s: {health or 'its API did not answer'}")
