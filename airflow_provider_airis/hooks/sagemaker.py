@@ -124,7 +124,8 @@ class SageMakerHook(BaseHook):
 
         See https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpoints.html
         """
-        for page in self._pages("sagemaker", "list_endpoints", MaxResults=100, SortBy="Name", SortOrder="Ascending"):
+        request = {"MaxResults": 100, "SortBy": "Name", "SortOrder": "Ascending"}
+        for page in self._pages("sagemaker", "list_endpoints", "Endpoints", **request):
             yield from page["Endpoints"]
 
     def endpoint(self, name: str) -> dict[str, Any] | None:
@@ -149,7 +150,7 @@ class SageMakerHook(BaseHook):
         """
         request = {"Namespace": namespace, "MetricName": metric_name, "Dimensions": [{"Name": d} for d in dimensions]}
         seen = set()
-        for page in self._pages("cloudwatch", "list_metrics", **request):
+        for page in self._pages("cloudwatch", "list_metrics", "Metrics", **request):
             for row in page["Metrics"]:
                 key = frozenset((d["Name"], d["Value"]) for d in row["Dimensions"])
                 if key not in seen:
@@ -198,6 +199,7 @@ class SageMakerHook(BaseHook):
         pages = self._pages(
             "cloudwatch",
             "get_metric_data",
+            "MetricDataResults",
             MetricDataQueries=[{"Id": f"q{index}", "MetricStat": stats[index]} for index in wanted],
             StartTime=from_ms(min(wanted.values())),
             EndTime=from_ms(end),
@@ -211,11 +213,11 @@ class SageMakerHook(BaseHook):
                 index = int(result["Id"][1:])
                 # The same Id comes again on the next page, with the points that follow.
                 statuses[index] = result["StatusCode"]
-                stamps, values = [_ms(at) for at in result["Timestamps"]], result["Values"]
+                stamps = [_ms(at) for at in result["Timestamps"]]
                 inside = slice(bisect_left(stamps, wanted[index]), bisect_left(stamps, end))
                 if stamps := stamps[inside]:
                     wanted[index] = stamps[-1] + stats[index]["Period"] * 1000
-                    yield Readings(index, stamps, values[inside])
+                    yield Readings(index, stamps, list(map(float, result["Values"][inside])))
         for index, status in statuses.items():
             if status == "Forbidden":
                 forbidden.append(index)
@@ -255,10 +257,15 @@ class SageMakerHook(BaseHook):
             self._clients[service] = client
         return self._clients[service]
 
-    def _pages(self, service: str, method: str, **request: Any) -> Iterator[dict[str, Any]]:
+    def _pages(self, service: str, method: str, field: str, **request: Any) -> Iterator[dict[str, Any]]:
         tokens: set[str] = set()
         while True:
             page = self._call(service, method, **request)
+            if field not in page:
+                raise RetryableError(
+                    f"{service} {method} in {self.region_name} was answered without {field}, so by something else than "
+                    f"AWS: check the proxy and the endpoint_url of connection {self.aws_conn_id!r}"
+                )
             yield page
             token = page.get("NextToken")
             if not token:
@@ -316,6 +323,7 @@ class SageMakerHook(BaseHook):
         if isinstance(error, exceptions.SSLError):
             return PermanentError(f"{text}; check verify in the connection's extra")
         passing = (
+            exceptions.ConnectionError,
             exceptions.HTTPClientError,
             exceptions.CredentialRetrievalError,
             exceptions.MetadataRetrievalError,
