@@ -11,7 +11,7 @@
 ``PATCH incidents`` ``{endpoint, until?}``
     Ends them, by default with this minute.
 ``POST faults`` ``{operation, times?, code?, status?}``
-    The next calls are refused, by default as throttled.
+    The next calls are refused, by default as throttled. ``DELETE faults`` ends these and the next ones.
 ``POST partial`` ``{metric, times?, status?}``
     The next results of a metric end after half of their points, by default with ``InternalError``.
 ``POST deny`` ``{action?, region?}``, ``DELETE deny``
@@ -108,6 +108,10 @@ class Control:
         code = request.get("code", "ThrottlingException")
         fault = Fault(request["operation"], request.get("times", 1), code, request.get("status", 400))
         self.aws.faults.append(fault)
+
+    def _delete_faults(self, _: dict[str, str]) -> None:
+        self.aws.faults.clear()
+        self.aws.partials.clear()
 
     def _post_partial(self, request: dict[str, Any]) -> None:
         partial = Partial(request["metric"], request.get("times", 1), request.get("status", "InternalError"))
