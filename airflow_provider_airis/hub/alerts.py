@@ -1,0 +1,264 @@
+"""Alerts: every transition is one row of the change feed, written in the transaction that makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, insert, select, update
+
+from airflow_provider_airis.hub import database as db
+from airflow_provider_airis.hub.problems import Problem
+from airflow_provider_airis.hub.rules import Rule
+from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.records import Alert, AlertSeverity, AlertStatus, ChangeType, Notification
+
+FEED = "alerts"
+
+
+class SeriesRef(msgspec.Struct, frozen=True):
+    """A series, by what identifies it, and its unit."""
+
+    source: str
+    name: str
+    tags: dict[str, str]
+    unit: str = ""
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry of an alert's history. ``status``, ``severity`` and ``value`` are as they were right after it."""
+
+    sequence: int
+    change: ChangeType
+    at: int
+    status: AlertStatus
+    severity: AlertSeverity
+    value: float | None = None
+    by: str | None = None
+    comment: str | None = None
+
+
+class AlertDetail(Alert, frozen=True, kw_only=True):
+    """An alert with what its page shows.
+
+    :param rule: the rule as it was when the alert fired; None for a manual alert.
+    :param series: what the rule was evaluated over.
+    :param data_at: timestamp of the newest point then, Unix ms.
+    """
+
+    history: list[Transition] = []
+    rule: Rule | None = None
+    series: list[SeriesRef] = []
+    data_at: int | None = None
+
+
+class ManualAlert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /api/v1/alerts``. The fingerprint follows from the other fields unless given."""
+
+    name: str
+    severity: AlertSeverity
+    description: str = ""
+    source: str = ""
+    model_id: str | None = None
+    environment: str | None = None
+    alert_type: str | None = None
+    threshold: float | None = None
+    current_value: float | None = None
+    tags: dict[str, str] = {}
+    fingerprint: str | None = None
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of ``POST /api/v1/alerts/{id}/acknowledge`` and of ``/resolve``: who, and why."""
+
+    by: str | None = None
+    comment: str | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of ``PUT /api/v1/alerts/{id}/notifications/{channel}/{target}``.
+
+    :param at: ``updated_at`` of the alert as delivered, Unix ms; now, unless given.
+    """
+
+    reference: str
+    status: str
+    at: int | None = None
+
+
+_SHOWN = [
+    db.alerts.c[field.name]
+    for field in msgspec.structs.fields(Alert)
+    if field.name not in ("duration", "notifications")
+]
+
+
+def fingerprint(*parts: Any) -> str:
+    """What tells alerts apart, from whatever identifies them."""
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
+
+
+def read(connection: Connection, where: Any, now: int, *, limit: int | None = None) -> list[Alert]:
+    """The alerts that satisfy a condition, newest first."""
+    rows = connection.execute(
+        select(*_SHOWN).where(where).order_by(db.alerts.c.timestamp.desc(), db.alerts.c.id.desc()).limit(limit)
+    ).all()
+    ledger = _ledger(connection, [row.id for row in rows])
+    return [_alert(row, ledger.get(row.id, []), now) for row in rows]
+
+
+def _ledger(connection: Connection, ids: list[str]) -> dict[str, list[Notification]]:
+    ledger: dict[str, list[Notification]] = {}
+    table = db.notifications.c
+    for start in range(0, len(ids), 500):
+        query = select(db.notifications).where(table.alert_id.in_(ids[start : start + 500]))
+        for row in connection.execute(query.order_by(table.alert_id, table.channel, table.target)):
+            ledger.setdefault(row.alert_id, []).append(
+                Notification(row.channel, row.target, row.reference, row.status, row.at)
+            )
+    return ledger
+
+
+def _alert(row: Row[Any], notifications: list[Notification], now: int) -> Alert:
+    fields = row._asdict()
+    fields["tags"] = msgspec.json.decode(row.tags, type=dict[str, str])
+    until = row.updated_at if row.status == "resolved" else now
+    return Alert(**fields, duration=max(0, until - row.timestamp) / 1000, notifications=notifications)
+
+
+def get(connection: Connection, alert_id: str, now: int) -> Alert:
+    """One alert.
+
+    :raises Problem: 404.
+    """
+    found = read(connection, db.alerts.c.id == alert_id, now)
+    if not found:
+        raise Problem(404, f"there is no alert {alert_id!r}")
+    return found[0]
+
+
+def find_open(transaction: Transaction, mark: str) -> Alert | None:
+    """The alert of a fingerprint that is not resolved."""
+    condition = (db.alerts.c.fingerprint == mark) & (db.alerts.c.status != "resolved")
+    found = read(transaction.connection, condition, transaction.now)
+    return found[0] if found else None
+
+
+def fire(
+    transaction: Transaction,
+    mark: str,
+    *,
+    name: str,
+    severity: AlertSeverity,
+    tags: dict[str, str],
+    rule: Rule | None = None,
+    series: Iterable[SeriesRef] = (),
+    data_at: int | None = None,
+    **fields: Any,
+) -> Alert:
+    """A new alert."""
+    alert = Alert(
+        id=secrets.token_hex(8),
+        name=name,
+        severity=severity,
+        status="firing",
+        timestamp=transaction.now,
+        updated_at=transaction.now,
+        fingerprint=mark,
+        tags=tags,
+        duration=0.0,
+        **fields,
+    )
+    row = {column.name: getattr(alert, column.name) for column in _SHOWN}
+    row["tags"] = msgspec.json.encode(tags, order="sorted").decode()
+    row["series"] = msgspec.json.encode(list(series)).decode()
+    row["data_at"] = data_at
+    if rule is not None:
+        row |= {"rule_id": rule.id, "rule": msgspec.json.encode(rule).decode()}
+    transaction.connection.execute(insert(db.alerts), row)
+    _record(transaction, alert, "fired")
+    return alert
+
+
+def change(
+    transaction: Transaction,
+    alert: Alert,
+    kind: ChangeType,
+    *,
+    by: str | None = None,
+    comment: str | None = None,
+    **fields: Any,
+) -> Alert:
+    """The alert after a transition, which readers of the feed get to see."""
+    # The ledger compares these times: two changes within a millisecond must still differ.
+    updated_at = max(transaction.now, alert.updated_at + 1)
+    touch(transaction, alert.id, updated_at=updated_at, **fields)
+    changed = get(transaction.connection, alert.id, updated_at)
+    _record(transaction, changed, kind, by, comment)
+    return changed
+
+
+def touch(transaction: Transaction, alert_id: str, **fields: Any) -> None:
+    """Set fields of an alert without a transition."""
+    transaction.connection.execute(update(db.alerts).where(db.alerts.c.id == alert_id).values(**fields))
+
+
+def _record(
+    transaction: Transaction, alert: Alert, kind: ChangeType, by: str | None = None, comment: str | None = None
+) -> None:
+    row = {
+        "alert_id": alert.id,
+        "change": kind,
+        "at": alert.updated_at,
+        "by": by,
+        "comment": comment,
+        "alert": msgspec.json.encode(alert).decode(),
+    }
+    sequence = transaction.connection.execute(insert(db.alert_changes).returning(db.alert_changes.c.sequence), row)
+    transaction.changed[FEED] = sequence.scalar_one()
+
+
+def post(transaction: Transaction, body: ManualAlert) -> tuple[bool, Alert]:
+    """A manual alert, and whether it is new: the same fingerprint while one is open is the same alert."""
+    fields = msgspec.structs.asdict(body)
+    mark = fields.pop("fingerprint") or fingerprint(
+        body.name, body.source, body.model_id, body.environment, body.alert_type, body.tags
+    )
+    alert = find_open(transaction, mark)
+    if alert is None:
+        return True, fire(transaction, mark, **fields)
+    severity = fields.pop("severity")
+    fields["tags"] = msgspec.json.encode(body.tags, order="sorted").decode()
+    touch(transaction, alert.id, **fields)
+    if severity != alert.severity:
+        return False, change(transaction, alert, "severity_changed", severity=severity)
+    return False, get(transaction.connection, alert.id, transaction.now)
+
+
+def acknowledge(transaction: Transaction, alert_id: str, body: Acknowledgement) -> Alert:
+    """A firing alert becomes acknowledged; any other stays as it is."""
+    alert = get(transaction.connection, alert_id, transaction.now)
+    if alert.status != "firing":
+        return alert
+    fields = {"status": "acknowledged", "acknowledged_by": body.by}
+    return change(transaction, alert, "acknowledged", by=body.by, comment=body.comment, **fields)
+
+
+def resolve(transaction: Transaction, alert_id: str, body: Acknowledgement) -> Alert:
+    """An open alert becomes resolved; a resolved one stays as it is."""
+    alert = get(transaction.connection, alert_id, transaction.now)
+    if alert.status == "resolved":
+        return alert
+    return change(transaction, alert, "resolved", by=body.by, comment=body.comment, status="resolved")
+
+
+def deliver(transaction: Transaction, alert_id: str, channel: str, target: str, body: Delivery) -> Notification:
+    """Write the ledger."""
+    get(transaction.connection, alert_id, transaction.now)
+    at = transaction.now if body.at is None else body.at
+    entry = Notification(channel, target, body.reference, body.status, at)
+    db.upsert(transaction.connection, db.notifications, {"alert_id": alert_id, **msgspec.structs.asdict(entry)})
+    return entry

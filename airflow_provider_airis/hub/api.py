@@ -1,0 +1,808 @@
+"""The hub's HTTP contract: what each call takes, which scope it needs, what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from airflow_provider_airis.hub import alerts as transitions
+from airflow_provider_airis.hub import pages
+from airflow_provider_airis.hub.alerts import Acknowledgement, AlertDetail, Delivery, ManualAlert
+from airflow_provider_airis.hub.auth import Tokens, require
+from airflow_provider_airis.hub.ingest import (
+    MAX_AHEAD_MS,
+    MAX_BODY,
+    MAX_TAG_KEY,
+    MAX_TAG_VALUE,
+    MAX_TAGS,
+    MAX_TEXT,
+    Form,
+    too_large,
+    unpack,
+)
+from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem, ProblemDocument, explain
+from airflow_provider_airis.hub.rules import AGGREGATION, Rule, RuleBody
+from airflow_provider_airis.hub.store import (
+    EVENTS_FEED,
+    MAX_POINTS,
+    Consumer,
+    EventChange,
+    SeriesCoverage,
+    SeriesPoints,
+    Store,
+)
+from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.records import (
+    Alert,
+    AlertChange,
+    AlertSeverity,
+    AlertStatus,
+    EventBody,
+    IngestAnswer,
+    KeyedEventBody,
+    MetricsBody,
+    Notification,
+)
+
+T = TypeVar("T")
+
+MAX_WAIT_S = 60
+TEND_S = 30
+CAPABILITIES = {
+    "metrics.ingest": True,
+    "metrics.batch": True,
+    "metrics.query": True,
+    "metrics.coverage": True,
+    "events.ingest": True,
+    "events.batch": True,
+    "events.changes": True,
+    "alerts": True,
+    "alerts.changes": True,
+    "consumers": True,
+    "notifications": True,
+    "rules": True,
+    "idempotency": True,
+    "ndjson": True,
+    "integrations.webhooks": False,
+    "integrations.user-sync": False,
+    "users": False,
+}
+
+
+class MetricsBatch(msgspec.Struct):
+    """Body of ``POST /api/v1/metrics/batch``; as NDJSON one :class:`MetricsBody` a line."""
+
+    batches: list[MetricsBody]
+
+
+class EventsBatch(msgspec.Struct):
+    """Body of ``POST /api/v1/events/batch``; as NDJSON one event a line. An event without a key is always new."""
+
+    events: list[KeyedEventBody]
+
+
+class AlertsPage(msgspec.Struct):
+    """Alerts, newest first; ``cursor`` asks for the next page, null on the last."""
+
+    alerts: list[Alert]
+    cursor: str | None
+
+
+class AlertChanges(msgspec.Struct):
+    """A page of the feed; ``sequence`` is where the next one starts."""
+
+    changes: list[AlertChange]
+    sequence: int
+
+
+class EventChanges(msgspec.Struct):
+    """A page of the feed of events."""
+
+    changes: list[EventChange]
+    sequence: int
+
+
+class Place(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``PUT /api/v1/consumers/{name}``."""
+
+    sequence: int
+    force: bool = False
+
+
+class QueryAnswer(msgspec.Struct):
+    """The series that have points, and their points."""
+
+    series: list[SeriesPoints]
+
+
+class CoverageAnswer(msgspec.Struct):
+    """The series that have points, and where."""
+
+    series: list[SeriesCoverage]
+
+
+class RulesAnswer(msgspec.Struct):
+    """All rules."""
+
+    rules: list[Rule]
+
+
+class Health(msgspec.Struct):
+    """``ok``, or ``unavailable`` while the store is."""
+
+    status: str
+    store: str
+
+
+class Limits(msgspec.Struct):
+    """What is refused beyond."""
+
+    body_bytes: int = MAX_BODY
+    text_characters: int = MAX_TEXT
+    tag_key_characters: int = MAX_TAG_KEY
+    tag_value_characters: int = MAX_TAG_VALUE
+    tags: int = MAX_TAGS
+    ahead_ms: int = MAX_AHEAD_MS
+    query_points: int = MAX_POINTS
+    wait_s: int = MAX_WAIT_S
+
+
+class Capabilities(msgspec.Struct):
+    """What this hub offers."""
+
+    version: str
+    capabilities: dict[str, bool]
+    compression: list[str]
+    limits: Limits
+
+
+class Feeds:
+    """Wakes those who wait for a feed to grow, at once and without polling. Belongs to the event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._loop = asyncio.get_running_loop()
+        self._waiting: set[asyncio.Event] = set()
+        self.closing = False
+        store.listen(self._grown)
+
+    def _grown(self, _feeds: dict[str, int]) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def close(self) -> None:
+        """Let everybody go: the hub ends."""
+        self.closing = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for event in self._waiting:
+            event.set()
+
+    async def read(
+        self, feed: str, after: int, wait: float, page: Callable[[int], Awaitable[Sequence[T]]]
+    ) -> Sequence[T]:
+        """A page behind a sequence, as soon as there is one or the wait is over."""
+        deadline = time.monotonic() + wait
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            while True:
+                event.clear()
+                if self._store.last[feed] > after and (changes := await page(after)):
+                    return changes
+                left = deadline - time.monotonic()
+                if left <= 0 or self.closing:
+                    return ()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), left)
+        finally:
+            self._waiting.discard(event)
+
+
+def create_app(store: Store, tokens: Tokens) -> FastAPI:
+    """The hub as an ASGI application; the store stays the caller's to close."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.feeds = Feeds(store)
+        app.state.readers = ThreadPoolExecutor(4, "hub-reader")
+        tending = asyncio.create_task(_tend(store))
+        yield
+        tending.cancel()
+        app.state.readers.shutdown()
+
+    app = FastAPI(
+        title="AIRIS-MON hub", version=_version(), lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.store = store
+    app.state.tokens = tokens
+    app.include_router(router)
+    if hasattr(pages, "router"):
+        app.include_router(pages.router)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _crash)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _tend(store: Store) -> None:
+    while True:
+        await asyncio.sleep(TEND_S)
+        with suppress(Problem):
+            await asyncio.wrap_future(store.submit(store.tend))
+
+
+def _version() -> str:
+    try:
+        return version("airflow-provider-airis")
+    except PackageNotFoundError:
+        return "0"
+
+
+# Answers and errors
+
+
+def _answer(content: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return Response(msgspec.json.encode(error.document()), error.status, error.headers, MEDIA_TYPE)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = "/".join(str(part) for part in first["loc"][1:])
+    problem = Problem(400, f"{first['loc'][0]} parameter {place}: {first['msg']}", pointer=f"/{place}")
+    return await _problem(request, problem)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return await _problem(request, Problem(error.status_code, detail, headers=dict(error.headers or {})))
+
+
+async def _crash(request: Request, _error: Exception) -> Response:
+    return await _problem(request, Problem(500, "the hub failed; its log says why"))
+
+
+# Requests
+
+
+async def _body(request: Request) -> bytes:
+    """The body as it was sent, at most ``MAX_BODY``."""
+    if int(request.headers.get("content-length") or 0) > MAX_BODY:
+        raise too_large()
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY:
+            raise too_large()
+    return bytes(content)
+
+
+async def _read(request: Request, what: Callable[[], T]) -> T:
+    """Do a read of the store in a thread."""
+    return await asyncio.get_running_loop().run_in_executor(request.app.state.readers, what)
+
+
+async def _write(
+    request: Request,
+    content: bytes,
+    work: Callable[[Transaction, bytes], tuple[int, Any]],
+    *,
+    size: int | None = None,
+) -> Response:
+    """Do a write of the store, once under an ``Idempotency-Key``, and answer when it is durable."""
+    store: Store = request.app.state.store
+    key = _key(request)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    path = request.url.path
+
+    def once(transaction: Transaction) -> tuple[int, bytes, bool]:
+        document = unpack(content, encoding)
+
+        def answer() -> tuple[int, bytes]:
+            status, result = work(transaction, document)
+            return status, b"" if result is None else msgspec.json.encode(result)
+
+        return store.once(transaction, key, path, document, answer)
+
+    status, answer, replayed = await asyncio.wrap_future(store.submit(once, size=size))
+    headers = {"Idempotency-Replayed": "true"} if replayed else None
+    return Response(answer, status, headers, "application/json" if answer else None)
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key") if request.method == "POST" else None
+    if key is not None and not 1 <= len(key) <= MAX_TEXT:
+        raise Problem(400, f"an Idempotency-Key has 1 to {MAX_TEXT} characters")
+    return key
+
+
+def _form(request: Request, *, batch: bool) -> Form:
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if batch and kind in ("application/x-ndjson", "application/ndjson"):
+        return "lines"
+    if kind != "application/json":
+        offered = "application/json or application/x-ndjson" if batch else "application/json"
+        raise Problem(415, f"Content-Type {kind!r} is not taken here: use {offered}")
+    return "batch" if batch else "single"
+
+
+def _decode(document: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(document or b"{}", type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        pointer, detail = explain(error)
+        raise Problem(400, detail, pointer=pointer) from None
+
+
+def _time(value: str, pointer: str) -> int:
+    if re.fullmatch(r"-?\d{1,18}", value):
+        return int(value)
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise Problem(400, f"{value!r} is neither Unix milliseconds nor ISO 8601 with a zone", pointer=pointer)
+    return round(at.timestamp() * 1000)
+
+
+def _span(start: str | None, end: str | None) -> tuple[int, int]:
+    window = (0 if start is None else _time(start, "/from")), (1 << 62 if end is None else _time(end, "/to"))
+    if window[1] < window[0]:
+        raise Problem(400, "to is before from", pointer="/to")
+    return window
+
+
+def _cursor(alert: Alert) -> str:
+    return base64.urlsafe_b64encode(f"{alert.timestamp} {alert.id}".encode()).decode().rstrip("=")
+
+
+def _behind(cursor: str) -> tuple[int, str]:
+    try:
+        timestamp, _, alert_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(" ")
+        return int(timestamp), alert_id
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise Problem(400, "the cursor is none of this hub's", pointer="/cursor") from None
+
+
+# The OpenAPI document's models are the records themselves
+
+_MODELS = (
+    Acknowledgement,
+    AlertChanges,
+    AlertDetail,
+    AlertsPage,
+    Capabilities,
+    Consumer,
+    CoverageAnswer,
+    Delivery,
+    EventBody,
+    EventChanges,
+    EventsBatch,
+    Health,
+    IngestAnswer,
+    ManualAlert,
+    MetricsBatch,
+    MetricsBody,
+    Notification,
+    Place,
+    ProblemDocument,
+    QueryAnswer,
+    Rule,
+    RuleBody,
+    RulesAnswer,
+)
+
+
+def _schema(model: type) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+
+
+def _docs(
+    answer: type | None = None, body: type | None = None, *, status: int = 200, lines: type | None = None
+) -> dict[str, Any]:
+    documented: dict[str, Any] = {"response_class": Response, "status_code": status}
+    documented["responses"] = {
+        status: {"description": "Done", "content": _schema(answer) if answer else {}},
+        "default": {
+            "description": "Problem",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        },
+    }
+    if body is not None:
+        content = _schema(body)
+        if lines is not None:
+            content["application/x-ndjson"] = {"schema": {"$ref": f"#/components/schemas/{lines.__name__}"}}
+        documented["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
+    return documented
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    _, components = msgspec.json.schema_components(_MODELS, ref_template="#/components/schemas/{name}")
+    document.setdefault("components", {})["schemas"] = components
+    document["components"]["securitySchemes"] = {"BearerAuth": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"BearerAuth": []}]
+    return document
+
+
+router = APIRouter(prefix="/api/v1")
+_ingest = [Depends(require("ingest"))]
+_reader = [Depends(require("read"))]
+_alerts = [Depends(require("alerts"))]
+_admin = [Depends(require("admin"))]
+
+_After = Annotated[int | None, Query(ge=0, description="sequence of the last change that was read")]
+_By = Annotated[str | None, Query(description="start behind what this consumer has committed")]
+_Limit = Annotated[int, Query(ge=1, le=5000)]
+_Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for a change")]
+_From = Annotated[str | None, Query(alias="from", description="Unix ms or ISO 8601")]
+_To = Annotated[str | None, Query(description="Unix ms or ISO 8601, exclusive")]
+_Step = Annotated[int | None, Query(ge=1, le=366 * 86_400, description="seconds")]
+
+
+# Ingest
+
+
+async def _ingest_metrics(request: Request, *, batch: bool) -> Response:
+    store: Store = request.app.state.store
+    form = _form(request, batch=batch)
+    content = await _body(request)
+    return await _write(
+        request,
+        content,
+        lambda transaction, document: (200, store.ingest_metrics(transaction, document, form)),
+        size=len(content),
+    )
+
+
+async def _ingest_events(request: Request, *, batch: bool) -> Response:
+    store: Store = request.app.state.store
+    form = _form(request, batch=batch)
+    key = None if batch else _key(request)
+    content = await _body(request)
+    return await _write(
+        request,
+        content,
+        lambda transaction, document: (200, store.ingest_events(transaction, document, form, key)),
+        size=len(content),
+    )
+
+
+@router.post("/metrics/ingest", dependencies=_ingest, **_docs(IngestAnswer, MetricsBody))
+async def ingest_metrics(request: Request) -> Response:
+    """Store points of one timestamp and source."""
+    return await _ingest_metrics(request, batch=False)
+
+
+@router.post("/metrics/batch", dependencies=_ingest, **_docs(IngestAnswer, MetricsBatch, lines=MetricsBody))
+async def batch_metrics(request: Request) -> Response:
+    """Store many bodies of ``/metrics/ingest``."""
+    return await _ingest_metrics(request, batch=True)
+
+
+@router.post("/events/ingest", dependencies=_ingest, **_docs(IngestAnswer, EventBody))
+async def ingest_event(request: Request) -> Response:
+    """Store an event; its ``Idempotency-Key`` identifies it for good."""
+    return await _ingest_events(request, batch=False)
+
+
+@router.post("/events/batch", dependencies=_ingest, **_docs(IngestAnswer, EventsBatch, lines=KeyedEventBody))
+async def batch_events(request: Request) -> Response:
+    """Store many events, each with its own ``idempotency_key``."""
+    return await _ingest_events(request, batch=True)
+
+
+# Metrics
+
+
+@router.get("/metrics/query", dependencies=_reader, **_docs(QueryAnswer))
+async def query_metrics(
+    request: Request,
+    start: _From = None,
+    to: _To = None,
+    name: str | None = None,
+    source: str | None = None,
+    tag: Annotated[list[str], Query(description="key:value, each must be there")] = [],  # noqa: B006
+    step: _Step = None,
+    agg: Annotated[str, Query(pattern=AGGREGATION)] = "avg",
+) -> Response:
+    """Points within ``[from, to)``, raw or aggregated over steps."""
+    store: Store = request.app.state.store
+    begin, end = _span(start, to)
+    if bad := [pair for pair in tag if ":" not in pair]:
+        raise Problem(400, f"{bad[0]!r} is not key:value", pointer="/tag")
+    tags = dict(pair.split(":", 1) for pair in tag)
+    milliseconds = None if step is None else step * 1000
+
+    def read() -> bytes:
+        found = store.query(
+            start=begin, end=end, name=name, source=source, tags=tags, step=milliseconds, aggregation=agg
+        )
+        return msgspec.json.encode(QueryAnswer(found))
+
+    return Response(await _read(request, read), media_type="application/json")
+
+
+@router.get("/metrics/coverage", dependencies=_reader, **_docs(CoverageAnswer))
+async def cover_metrics(
+    request: Request,
+    start: _From = None,
+    to: _To = None,
+    source: str | None = None,
+    name: str | None = None,
+    step: _Step = None,
+) -> Response:
+    """Per series, the windows that hold points, in steps of a minute unless said otherwise."""
+    store: Store = request.app.state.store
+    begin, end = _span(start, to)
+
+    def read() -> bytes:
+        found = store.coverage(start=begin, end=end, step=(step or 60) * 1000, source=source, name=name)
+        return msgspec.json.encode(CoverageAnswer(found))
+
+    return Response(await _read(request, read), media_type="application/json")
+
+
+# Alerts
+
+
+@router.get("/alerts", dependencies=_reader, **_docs(AlertsPage))
+async def list_alerts(
+    request: Request,
+    status: Annotated[list[AlertStatus], Query()] = [],  # noqa: B006
+    severity: Annotated[list[AlertSeverity], Query()] = [],  # noqa: B006
+    model_id: str | None = None,
+    cursor: str | None = None,
+    limit: _Limit = 100,
+) -> Response:
+    """Alerts, newest first."""
+    store: Store = request.app.state.store
+    before = None if cursor is None else _behind(cursor)
+    found = await _read(
+        request,
+        lambda: store.alerts(status=status, severity=severity, model_id=model_id, before=before, limit=limit + 1),
+    )
+    page = found[:limit]
+    return _answer(AlertsPage(page, _cursor(page[-1]) if len(found) > limit else None))
+
+
+@router.get("/alerts/changes", dependencies=_reader, **_docs(AlertChanges))
+async def alert_changes(
+    request: Request, after: _After = None, consumer: _By = None, limit: _Limit = 500, wait: _Wait = 0
+) -> Response:
+    """The change feed: every transition once, in order."""
+    store: Store = request.app.state.store
+    start = await _start(request, after, consumer)
+
+    async def page(behind: int) -> Sequence[AlertChange]:
+        return await _read(request, lambda: store.changes(behind, limit))
+
+    changes = await request.app.state.feeds.read(transitions.FEED, start, wait, page)
+    return _answer(AlertChanges(list(changes), changes[-1].sequence if changes else start))
+
+
+@router.get("/events/changes", dependencies=_reader, **_docs(EventChanges))
+async def event_changes(
+    request: Request,
+    after: _After = None,
+    consumer: _By = None,
+    category: Annotated[str | None, Query(description="of the events' data.category")] = None,
+    limit: _Limit = 500,
+    wait: _Wait = 0,
+) -> Response:
+    """The same over events."""
+    store: Store = request.app.state.store
+    start = await _start(request, after, consumer)
+
+    async def page(behind: int) -> Sequence[EventChange]:
+        return await _read(request, lambda: store.event_changes(behind, limit, category=category))
+
+    changes = await request.app.state.feeds.read(EVENTS_FEED, start, wait, page)
+    return _answer(EventChanges(list(changes), changes[-1].sequence if changes else start))
+
+
+async def _start(request: Request, after: int | None, consumer: str | None) -> int:
+    if after is not None and consumer is not None:
+        raise Problem(400, "give after or consumer, not both", pointer="/consumer")
+    if consumer is None:
+        return after or 0
+    found = await _read(request, lambda: request.app.state.store.consumer(consumer))
+    return 0 if found is None else found.sequence
+
+
+@router.get("/alerts/{alert_id}", dependencies=_reader, **_docs(AlertDetail))
+async def get_alert(request: Request, alert_id: str) -> Response:
+    """One alert with its ledger, history, rule and series."""
+    found = await _read(request, lambda: request.app.state.store.alert(alert_id))
+    if found is None:
+        raise Problem(404, f"there is no alert {alert_id!r}")
+    return _answer(found)
+
+
+@router.post("/alerts", dependencies=_alerts, **_docs(Alert, ManualAlert, status=201))
+async def post_alert(request: Request) -> Response:
+    """Raise a manual alert: 201, or 200 with the one that is open under the same fingerprint."""
+
+    def work(transaction: Transaction, document: bytes) -> tuple[int, Alert]:
+        new, alert = transitions.post(transaction, _decode(document, ManualAlert))
+        return (201 if new else 200), alert
+
+    return await _write(request, await _body(request), work)
+
+
+@router.post("/alerts/{alert_id}/acknowledge", dependencies=_alerts, **_docs(Alert, Acknowledgement))
+async def acknowledge_alert(request: Request, alert_id: str) -> Response:
+    """Somebody looks after it. Changes firing alerts only."""
+    return await _write(
+        request,
+        await _body(request),
+        lambda transaction, document: (
+            200,
+            transitions.acknowledge(transaction, alert_id, _decode(document, Acknowledgement)),
+        ),
+    )
+
+
+@router.post("/alerts/{alert_id}/resolve", dependencies=_alerts, **_docs(Alert, Acknowledgement))
+async def resolve_alert(request: Request, alert_id: str) -> Response:
+    """It is over. Changes open alerts only; a rule whose condition still holds fires anew."""
+    return await _write(
+        request,
+        await _body(request),
+        lambda transaction, document: (
+            200,
+            transitions.resolve(transaction, alert_id, _decode(document, Acknowledgement)),
+        ),
+    )
+
+
+@router.put(
+    "/alerts/{alert_id}/notifications/{channel}/{target:path}",
+    dependencies=_alerts,
+    **_docs(Notification, Delivery),
+)
+async def put_notification(request: Request, alert_id: str, channel: str, target: str) -> Response:
+    """Write the delivery ledger."""
+    return await _write(
+        request,
+        await _body(request),
+        lambda transaction, document: (
+            200,
+            transitions.deliver(transaction, alert_id, channel, target, _decode(document, Delivery)),
+        ),
+    )
+
+
+@router.get("/consumers/{name}", dependencies=_reader, **_docs(Consumer))
+async def get_consumer(request: Request, name: str) -> Response:
+    """How far a reader has come."""
+    found = await _read(request, lambda: request.app.state.store.consumer(name))
+    if found is None:
+        raise Problem(404, f"the consumer {name!r} has committed nothing yet")
+    return _answer(found)
+
+
+@router.put("/consumers/{name}", dependencies=_alerts, **_docs(Consumer, Place))
+async def put_consumer(request: Request, name: str) -> Response:
+    """Commit a place; a lower one changes nothing unless forced. Answers what is in force."""
+    store: Store = request.app.state.store
+
+    def work(transaction: Transaction, document: bytes) -> tuple[int, Consumer]:
+        place = _decode(document, Place)
+        return 200, store.commit(transaction, name, place.sequence, force=place.force)
+
+    return await _write(request, await _body(request), work)
+
+
+# Rules
+
+
+@router.get("/rules", dependencies=_reader, **_docs(RulesAnswer))
+async def list_rules(request: Request) -> Response:
+    """All rules."""
+    return _answer(RulesAnswer(await _read(request, request.app.state.store.rules)))
+
+
+@router.get("/rules/{rule_id}", dependencies=_reader, **_docs(Rule))
+async def get_rule(request: Request, rule_id: str) -> Response:
+    """One rule."""
+    found = await _read(request, lambda: request.app.state.store.rule(rule_id))
+    if found is None:
+        raise Problem(404, f"there is no rule {rule_id!r}")
+    return _answer(found)
+
+
+def _rule(document: bytes, rule_id: str | None) -> Rule:
+    body = _decode(document, RuleBody)
+    if rule_id is not None and body.id not in (None, rule_id):
+        raise Problem(400, f"the address says {rule_id!r}", pointer="/id")
+    fields = {name: getattr(body, name) for name in body.__struct_fields__}
+    return Rule(**fields | {"id": rule_id or body.id or secrets.token_hex(8)})
+
+
+@router.post("/rules", dependencies=_admin, **_docs(Rule, RuleBody, status=201))
+async def post_rule(request: Request) -> Response:
+    """Add a rule; it gets an id unless it has one."""
+    store: Store = request.app.state.store
+    return await _write(
+        request,
+        await _body(request),
+        lambda transaction, document: (201, store.put_rule(transaction, _rule(document, None), new=True)),
+    )
+
+
+@router.put("/rules/{rule_id}", dependencies=_admin, **_docs(Rule, RuleBody))
+async def put_rule(request: Request, rule_id: str) -> Response:
+    """Replace a rule."""
+    store: Store = request.app.state.store
+    return await _write(
+        request,
+        await _body(request),
+        lambda transaction, document: (200, store.put_rule(transaction, _rule(document, rule_id), new=False)),
+    )
+
+
+@router.delete("/rules/{rule_id}", dependencies=_admin, **_docs(status=204))
+async def delete_rule(request: Request, rule_id: str) -> Response:
+    """Delete a rule and resolve its alerts."""
+    store: Store = request.app.state.store
+
+    def work(transaction: Transaction, _document: bytes) -> tuple[int, None]:
+        store.delete_rule(transaction, rule_id)
+        return 204, None
+
+    return await _write(request, b"", work)
+
+
+# The hub itself
+
+
+@router.get("/health", **_docs(Health))
+async def health(request: Request) -> Response:
+    """Alive, and able to write: 503 when it is not. Needs no token."""
+    store: Store = request.app.state.store
+    try:
+        await asyncio.wrap_future(store.submit(lambda _transaction: None))
+    except Problem as problem:
+        content = Health("unavailable", problem.detail)
+        return Response(msgspec.json.encode(content), problem.status, problem.headers, "application/json")
+    return _answer(Health("ok", "ok"))
+
+
+@router.get("/capabilities", dependencies=_reader, **_docs(Capabilities))
+async def capabilities(request: Request) -> Response:
+    """What this hub offers."""
+    return _answer(Capabilities(request.app.version, CAPABILITIES, ["gzip"], Limits()))
+
+
+@router.get("/openapi.json", dependencies=_reader, include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """The contract as an OpenAPI document."""
+    return _answer(request.app.openapi())

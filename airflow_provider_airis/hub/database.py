@@ -1,0 +1,272 @@
+"""The tables, and all that differs between the databases: engines, upserts, the bulk path of points.
+
+SQLAlchemy Core throughout. Times are Unix milliseconds; JSON is kept as the text that the API answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+
+# SQLite numbers rows by itself only in a column that is exactly INTEGER.
+_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+_CHUNK = 250
+
+metadata = MetaData()
+
+series = Table(
+    "series",
+    metadata,
+    Column("id", _SEQUENCE, primary_key=True),
+    Column("source", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("tags", Text, nullable=False, comment="JSON object, its keys in order"),
+    Column("unit", String, nullable=False),
+    UniqueConstraint("source", "name", "tags"),
+    Index("series_name", "name"),
+)
+
+points = Table(
+    "points",
+    metadata,
+    Column("series_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("value", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("key", String, nullable=False, unique=True),
+    Column("event_type", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("severity", String, nullable=False),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("category", String),
+    Column("data", Text, nullable=False),
+    Index("events_category", "category", "sequence"),
+    sqlite_autoincrement=True,
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("fingerprint", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("severity", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("model_id", String),
+    Column("environment", String),
+    Column("alert_type", String),
+    Column("threshold", Float),
+    Column("current_value", Float),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("acknowledged_by", String),
+    Column("tags", Text, nullable=False),
+    Column("rule_id", String),
+    Column("rule", Text, comment="the rule as it was when the alert fired"),
+    Column("series", Text, nullable=False, comment="the series that it was evaluated over"),
+    Column("data_at", BigInteger, comment="timestamp of the newest point when it fired"),
+    Index("alerts_newest", "timestamp", "id"),
+)
+# At most one open alert a fingerprint.
+Index(
+    "alerts_open",
+    alerts.c.fingerprint,
+    unique=True,
+    sqlite_where=alerts.c.status != "resolved",
+    postgresql_where=alerts.c.status != "resolved",
+)
+
+alert_changes = Table(
+    "alert_changes",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("alert_id", ForeignKey("alerts.id"), nullable=False, index=True),
+    Column("change", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("by", String),
+    Column("comment", Text),
+    Column("alert", Text, nullable=False, comment="the alert right after the change"),
+    sqlite_autoincrement=True,
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("alert_id", ForeignKey("alerts.id"), primary_key=True),
+    Column("channel", String, primary_key=True),
+    Column("target", String, primary_key=True),
+    Column("reference", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+consumers = Table(
+    "consumers",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("rule", Text, nullable=False),
+)
+
+rule_states = Table(
+    "rule_states",
+    metadata,
+    Column("rule_id", String, primary_key=True),
+    Column("fingerprint", String, primary_key=True),
+    Column("since", BigInteger, comment="data time since which the condition holds"),
+    Column("evaluated_at", BigInteger, nullable=False, comment="data time up to which it was evaluated"),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("path", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("at", BigInteger, nullable=False, index=True),
+)
+
+
+def connect(url: str, *, busy_timeout: float = 5) -> Engine:
+    """The engine of a database URL; a SQLite file is created, with its folder's rights.
+
+    :param busy_timeout: seconds that SQLite waits for another process's lock.
+    """
+    where = make_url(url)
+    if where.get_backend_name() != "sqlite":
+        return create_engine(where)
+    if where.database in (None, "", ":memory:"):
+        raise ValueError(f"{url} is a database in memory, which keeps nothing: name a file, sqlite:////path/hub.db")
+    return _sqlite(where, busy_timeout)
+
+
+def _sqlite(url: URL, busy_timeout: float) -> Engine:
+    engine = create_engine(
+        url,
+        connect_args={"timeout": busy_timeout, "check_same_thread": False},
+        pool_size=8,
+        max_overflow=40,
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        # The driver begins transactions by itself, and late, unless told not to.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",  # In WAL anything less acknowledges commits that a power cut takes back.
+            "wal_autocheckpoint=8000",
+            "cache_size=-65536",
+            "temp_store=MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+    return engine
+
+
+def create_tables(engine: Engine) -> None:
+    """Create what is not there yet."""
+    with engine.execution_options(writes=True).begin() as connection:
+        metadata.create_all(connection)
+
+
+def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> int | None:
+    """Insert a row unless its key is there: the new row's primary key, None if it was there."""
+    statement = _insert(connection, table).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    inserted = connection.execute(statement, row).first()
+    return None if inserted is None else inserted[0]
+
+
+def upsert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
+    """Insert a row, or set the other columns of the one that has its primary key."""
+    keys = [column.name for column in table.primary_key.columns]
+    connection.execute(
+        _insert(connection, table).on_conflict_do_update(
+            index_elements=keys, set_={name: value for name, value in row.items() if name not in keys}
+        ),
+        row,
+    )
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert:
+    # Both dialects have the same methods, under classes of their own.
+    make: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
+    insert: sqlite.Insert = make(table)
+    return insert
+
+
+def upsert_points(connection: Connection, rows: Sequence[tuple[int, int, float]]) -> int:
+    """Store points ``(series id, timestamp, value)``, the last value of each winning: how many were new."""
+    # Writes are cheapest in key order. The sort is stable: of two values of a point the later stays behind the earlier.
+    ordered = sorted(rows, key=itemgetter(0, 1))
+    new = _insert_points(connection, ordered, "DO NOTHING")
+    if new < len(ordered):
+        # PostgreSQL refuses to touch a row twice in one statement: of equal keys only the last is left.
+        last = {row[:2]: row for row in ordered}
+        _insert_points(connection, list(last.values()), "DO UPDATE SET value = excluded.value")
+    return new
+
+
+def _insert_points(connection: Connection, rows: Sequence[tuple[int, int, float]], on_conflict: str) -> int:
+    # Many rows a statement: the driver gives up the interpreter's lock once a statement, and with it, in the presence
+    # of a busy thread, up to a switch interval.
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    changed = 0
+    for start in range(0, len(rows), _CHUNK):
+        chunk = rows[start : start + _CHUNK]
+        statement = _points_statement(mark, len(chunk), on_conflict)
+        changed += connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk))).rowcount
+    return changed
+
+
+@cache
+def _points_statement(mark: str, rows: int, on_conflict: str) -> str:
+    values = ", ".join([f"({mark}, {mark}, {mark})"] * rows)
+    return (
+        f"INSERT INTO points (series_id, timestamp, value) VALUES {values} "  # noqa: S608 (marks only)
+        f"ON CONFLICT (series_id, timestamp) {on_conflict}"
+    )
