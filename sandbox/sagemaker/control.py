@@ -16,7 +16,7 @@
     The next results of a metric end after half of their points, by default with ``InternalError``.
 ``POST deny`` ``{action?, region?}``, ``DELETE deny``
     Deny an IAM action such as ``cloudwatch:GetMetricData``; allow everything again.
-``POST endpoints`` ``{name, variants?, region?, created?, listed?}``, ``DELETE endpoints/<name>``
+``POST endpoints`` ``{name, variants?, region?, created?, deleted?, listed?}``, ``DELETE endpoints/<name>``
     A new endpoint, which ListMetrics need not list yet; an endpoint's end.
 ``GET calls``, ``DELETE calls``
     Per operation: ``calls``, ``metrics_requested``, ``points``; start again at 0.
@@ -127,7 +127,9 @@ class Control:
         created = seconds(request["created"]) if "created" in request else self.fleet.clock()
         region = request.get("region", self.fleet.regions[0])
         variants, listed = request.get("variants", ["AllTraffic"]), request.get("listed", True)
-        self.fleet.create(region, request["name"], variants, created=created, listed=listed)
+        endpoint = self.fleet.create(region, request["name"], variants, created=created, listed=listed)
+        if "deleted" in request:
+            endpoint.deleted = seconds(request["deleted"])
 
     def _delete_endpoints(self, request: dict[str, str]) -> None:
         for endpoints in self.fleet.fleet.values():

@@ -49,7 +49,7 @@ def aws(url: str, connect: Callable[..., str]) -> None:
 
 @pytest.fixture(scope="module")
 def filled(url: str) -> None:
-    """Two endpoints, one of them silent; the other's values in each minute, under its variants and their instance type."""
+    """Two endpoints, one of them silent; the other's values in each minute, by variant and by instance type."""
     import boto3
 
     key = {"aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_secret_access_key": "not-so-secret"}
