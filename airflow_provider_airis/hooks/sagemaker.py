@@ -75,7 +75,7 @@ class SageMakerHook(BaseHook):
     :param aws_conn_id: connection of type ``aws``.
     :param region_name: region to read; the connection's if None.
     :param timeout: seconds to wait for an answer.
-    :param attempts: how often a call is sent before it fails.
+    :param retries: how often a call that may succeed later is sent again.
 
     Errors that pass (throttling, 5xx, the network) are :class:`~airflow_provider_airis.errors.RetryableError`, others
     :class:`~airflow_provider_airis.errors.PermanentError`, which names the IAM action that is missing.
@@ -96,12 +96,12 @@ class SageMakerHook(BaseHook):
         *,
         region_name: str | None = None,
         timeout: float = 60,
-        attempts: int = 5,
+        retries: int = 4,
     ) -> None:
         super().__init__()
         self.aws_conn_id = aws_conn_id
         self.timeout = timeout
-        self.attempts = attempts
+        self.retries = retries
         self.calls: Counter[str] = Counter()
         self.metrics_requested = 0
         self._region_name = region_name
@@ -224,17 +224,21 @@ class SageMakerHook(BaseHook):
             if status in ("Complete", "Forbidden") or wanted[index] >= end:
                 del wanted[index]
 
-    def test_connection(self) -> tuple[bool, str]:
-        """Whether the three reads that a sync needs are allowed; never raises."""
+    def check(self) -> str:
+        """Make the three reads that a sync needs; returns what to tell the user."""
         stat = {"Metric": {"Namespace": "AWS/SageMaker", "MetricName": "Invocations"}, "Period": 3600, "Stat": "Sum"}
         now = int(time.time() * 1000)
+        self._call("sagemaker", "list_endpoints", MaxResults=1)
+        self._call("cloudwatch", "list_metrics", Namespace="AWS/SageMaker", MetricName="Invocations")
+        list(self.metric_data([stat], Window(now - 7_200_000, now).aligned(3600)))
+        return f"SageMaker and CloudWatch answer in {self.region_name}"
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Whether :meth:`check` is allowed, and what it said. Never raises."""
         try:
-            self._call("sagemaker", "list_endpoints", MaxResults=1)
-            self._call("cloudwatch", "list_metrics", Namespace="AWS/SageMaker", MetricName="Invocations")
-            list(self.metric_data([stat], Window(now - 7_200_000, now).aligned(3600)))
+            return True, self.check()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
             return False, str(error)
-        return True, f"SageMaker and CloudWatch answer in {self.region_name}"
 
     def _aws(self, service: str) -> Any:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
@@ -249,7 +253,7 @@ class SageMakerHook(BaseHook):
             config = Config(
                 connect_timeout=min(10, self.timeout),
                 read_timeout=self.timeout,
-                retries={"mode": "standard", "total_max_attempts": self.attempts},
+                retries={"mode": "standard", "total_max_attempts": self.retries + 1},
             )
             client = hook.get_client_type(region_name=self.region_name, config=config.merge(hook.config))
             if service == "cloudwatch":
