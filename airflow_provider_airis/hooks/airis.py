@@ -43,6 +43,7 @@ CONNECTIONS = 4
 IN_FLIGHT = 6
 GZIP_LEVEL = 1
 KEPT_REFUSALS = 20
+LONGEST_KEY = 256
 
 
 class IngestSummary(msgspec.Struct):
@@ -81,25 +82,6 @@ class IngestSummary(msgspec.Struct):
             self.refusals.append(what)
 
 
-class Series(msgspec.Struct, frozen=True):
-    """A series as ``GET /api/v1/metrics/query`` answers it: ``points`` are (Unix ms, value)."""
-
-    source: str
-    name: str
-    unit: str
-    tags: dict[str, str]
-    points: list[tuple[int, float]]
-
-
-class Coverage(msgspec.Struct, frozen=True):
-    """In which half-open windows of Unix ms a series has points."""
-
-    source: str
-    name: str
-    tags: dict[str, str]
-    windows: list[tuple[int, int]]
-
-
 class _Changes(msgspec.Struct):
     changes: list[AlertChange]
     sequence: int
@@ -121,9 +103,13 @@ class AirisHook(ApiHook):
     def check(self) -> str:
         """Ask for its health, then with the token for what it offers."""
         health = self.decode(self.request("GET", self.health_path, retry=False), dict[str, Any])
-        offered = self.capabilities(retry=False)
-        version = f" {offered['version']}" if "version" in offered else ""
-        return f"{self.hook_name}{version} at {self.base_url} is {health.get('status', 'up')} and accepts the token"
+        try:
+            version = self.capabilities(retry=False).get("version", "")
+        except PermanentError as error:
+            if error.status != 403:  # a token for ingest alone may not ask
+                raise
+            version = ""
+        return f"{self.hook_name} {version} at {self.base_url} is {health.get('status', 'up')}, accepts the token"
 
     @property
     def consumer(self) -> str:
@@ -253,11 +239,12 @@ class AirisHook(ApiHook):
         tags: Mapping[str, str] | None = None,
         step: int | None = None,
         agg: str | None = None,
-    ) -> list[Series]:
+    ) -> list[dict[str, Any]]:
         """The points of a metric in ``[start, end)``, Unix ms.
 
         :param tags: only series that have these.
         :param step: seconds into which points are aggregated by ``agg``; without it they come as they are.
+        :return: ``{source, name, unit, tags, points: [[timestamp, value], …]}`` a series.
         """
         params = {
             "name": name,
@@ -269,15 +256,19 @@ class AirisHook(ApiHook):
             "agg": agg,
         }
         answer = self.decode(self.request("GET", f"{API}/metrics/query", params=params), dict[str, Any])
-        return self._converted(answer.get("series"), list[Series])
+        return self._converted(answer.get("series"), list[dict[str, Any]])
 
     def coverage(
         self, *, start: int, end: int, source: str | None = None, name: str | None = None, step: int | None = None
-    ) -> list[Coverage]:
-        """Which windows of ``[start, end)`` hold points, a series each."""
+    ) -> list[dict[str, Any]]:
+        """Which windows of ``[start, end)`` hold points, Unix ms.
+
+        :param step: seconds; windows are whole steps, by default minutes.
+        :return: ``{source, name, tags, points, windows: [[from, to], …]}`` a series; ``points`` is how many.
+        """
         params = {"source": source, "name": name, "from": start, "to": end, "step": step}
         answer = self.decode(self.request("GET", f"{API}/metrics/coverage", params=params), dict[str, Any])
-        return self._converted(answer.get("series"), list[Coverage])
+        return self._converted(answer.get("series"), list[dict[str, Any]])
 
     def advice(self, status: int) -> str:
         """What somebody who reads the error can do about it."""
@@ -488,7 +479,8 @@ class _Delivery:
                 break
             if batch.events:
                 event = _event_line.decode(line)
-                one, path, key = batch._replace(records=1, lines=line), f"{API}/events/ingest", event.idempotency_key
+                one, path = batch._replace(records=1, lines=line), f"{API}/events/ingest"
+                key = _header(event.idempotency_key)
                 body = _encoder.encode(
                     EventBody(event.timestamp, event.event_type, event.source, event.severity, event.data)
                 )
@@ -635,6 +627,13 @@ def _not_finite(value: object, pointer: str) -> str | None:
     else:
         return None
     return next(filter(None, (_not_finite(member, f"{pointer}/{key}") for key, member in members)), None)
+
+
+def _header(key: str) -> str:
+    """An event's key as a header can carry it."""
+    if key.isascii() and key.isprintable() and key == key.strip() and len(key) <= LONGEST_KEY:
+        return key
+    return blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 def _label(source: object, name: object, timestamp: object, identity: object) -> str:
