@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from airflow_provider_airis.hub.api import create_app
 from airflow_provider_airis.hub.auth import Tokens
 from airflow_provider_airis.hub.problems import StoreUnavailable
 from airflow_provider_airis.hub.server import serve
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"airis hub: {error}", file=sys.stderr)
         return 1
     try:
-        serve(store, tokens, host=arguments.host, port=arguments.port)
+        serve(create_app(store, tokens), host=arguments.host, port=arguments.port)
     finally:
         store.close()
     return 0

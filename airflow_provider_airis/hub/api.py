@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import re
 import secrets
 import time
@@ -36,7 +37,7 @@ from airflow_provider_airis.hub.ingest import (
     too_large,
     unpack,
 )
-from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem, ProblemDocument, explain
+from airflow_provider_airis.hub.problems import MEDIA_TYPE, Overloaded, Problem, ProblemDocument, explain
 from airflow_provider_airis.hub.rules import AGGREGATION, Rule, RuleBody
 from airflow_provider_airis.hub.store import (
     EVENTS_FEED,
@@ -61,8 +62,11 @@ from airflow_provider_airis.records import (
 )
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 60
+MAX_REQUESTS = 1024
+MAX_HELD = 128 << 20
 TEND_S = 30
 CAPABILITIES = {
     "metrics.ingest": True,
@@ -216,8 +220,11 @@ class Feeds:
             self._waiting.discard(event)
 
 
-def create_app(store: Store, tokens: Tokens) -> FastAPI:
-    """The hub as an ASGI application; the store stays the caller's to close."""
+def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_HELD) -> FastAPI:
+    """The hub as an ASGI application; the store stays the caller's to close.
+
+    :param max_requests: ingest requests held at a time before further ones are answered 429, and ``max_bytes`` of them.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -233,6 +240,7 @@ def create_app(store: Store, tokens: Tokens) -> FastAPI:
     )
     app.state.store = store
     app.state.tokens = tokens
+    app.state.intake = Intake(max_requests, max_bytes)
     app.include_router(router)
     if hasattr(pages, "router"):
         app.include_router(pages.router)
@@ -247,8 +255,10 @@ def create_app(store: Store, tokens: Tokens) -> FastAPI:
 async def _tend(store: Store) -> None:
     while True:
         await asyncio.sleep(TEND_S)
-        with suppress(Problem):
+        try:
             await asyncio.wrap_future(store.submit(store.tend))
+        except Exception:  # the next turn may do better
+            log.exception("tending the store failed")
 
 
 def _version() -> str:
@@ -291,16 +301,52 @@ async def _crash(request: Request, _error: Exception) -> Response:
 # Requests
 
 
-async def _body(request: Request) -> bytes:
-    """The body as it was sent, at most ``MAX_BODY``."""
+class Intake:
+    """The ingest requests in memory, from their first byte to their answer; beyond a bound new ones are refused."""
+
+    def __init__(self, max_requests: int, max_bytes: int) -> None:
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._requests = 0
+        self._bytes = 0
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The body as it was sent, held until the request is answered.
+
+        :raises Overloaded: others hold too much already.
+        """
+        if self._requests >= self._max_requests:
+            raise Overloaded
+        self._requests += 1
+        held = 0
+        try:
+            content = bytearray()
+            async for chunk in _chunks(request):
+                held += len(chunk)
+                self._bytes += len(chunk)
+                if self._bytes > self._max_bytes:
+                    raise Overloaded
+                content += chunk
+            yield bytes(content)
+        finally:
+            self._requests -= 1
+            self._bytes -= held
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
     if int(request.headers.get("content-length") or 0) > MAX_BODY:
         raise too_large()
-    content = bytearray()
+    received = 0
     async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_BODY:
+        received += len(chunk)
+        if received > MAX_BODY:
             raise too_large()
-    return bytes(content)
+        yield chunk
+
+
+async def _body(request: Request) -> bytes:
+    return b"".join([chunk async for chunk in _chunks(request)])
 
 
 async def _read(request: Request, what: Callable[[], T]) -> T:
@@ -312,8 +358,6 @@ async def _write(
     request: Request,
     content: bytes,
     work: Callable[[Transaction, bytes], tuple[int, Any]],
-    *,
-    size: int | None = None,
 ) -> Response:
     """Do a write of the store, once under an ``Idempotency-Key``, and answer when it is durable."""
     store: Store = request.app.state.store
@@ -330,7 +374,7 @@ async def _write(
 
         return store.once(transaction, key, path, document, answer)
 
-    status, answer, replayed = await asyncio.wrap_future(store.submit(once, size=size))
+    status, answer, replayed = await asyncio.wrap_future(store.submit(once, size=len(content)))
     headers = {"Idempotency-Replayed": "true"} if replayed else None
     return Response(answer, status, headers, "application/json" if answer else None)
 
@@ -473,26 +517,24 @@ _Step = Annotated[int | None, Query(ge=1, le=366 * 86_400, description="seconds"
 async def _ingest_metrics(request: Request, *, batch: bool) -> Response:
     store: Store = request.app.state.store
     form = _form(request, batch=batch)
-    content = await _body(request)
-    return await _write(
-        request,
-        content,
-        lambda transaction, document: (200, store.ingest_metrics(transaction, document, form)),
-        size=len(content),
-    )
+    async with request.app.state.intake.body(request) as content:
+        return await _write(
+            request,
+            content,
+            lambda transaction, document: (200, store.ingest_metrics(transaction, document, form)),
+        )
 
 
 async def _ingest_events(request: Request, *, batch: bool) -> Response:
     store: Store = request.app.state.store
     form = _form(request, batch=batch)
     key = None if batch else _key(request)
-    content = await _body(request)
-    return await _write(
-        request,
-        content,
-        lambda transaction, document: (200, store.ingest_events(transaction, document, form, key)),
-        size=len(content),
-    )
+    async with request.app.state.intake.body(request) as content:
+        return await _write(
+            request,
+            content,
+            lambda transaction, document: (200, store.ingest_events(transaction, document, form, key)),
+        )
 
 
 @router.post("/metrics/ingest", dependencies=_ingest, **_docs(IngestAnswer, MetricsBody))
@@ -751,22 +793,25 @@ def _rule(document: bytes, rule_id: str | None) -> Rule:
 async def post_rule(request: Request) -> Response:
     """Add a rule; it gets an id unless it has one."""
     store: Store = request.app.state.store
-    return await _write(
-        request,
-        await _body(request),
-        lambda transaction, document: (201, store.put_rule(transaction, _rule(document, None), new=True)),
-    )
+
+    def work(transaction: Transaction, document: bytes) -> tuple[int, Rule]:
+        rule = _rule(document, None)
+        store.put_rule(transaction, rule, replace=False)
+        return 201, rule
+
+    return await _write(request, await _body(request), work)
 
 
 @router.put("/rules/{rule_id}", dependencies=_admin, **_docs(Rule, RuleBody))
 async def put_rule(request: Request, rule_id: str) -> Response:
-    """Replace a rule."""
+    """Set a rule: 201 where there was none, 200 where it replaces one."""
     store: Store = request.app.state.store
-    return await _write(
-        request,
-        await _body(request),
-        lambda transaction, document: (200, store.put_rule(transaction, _rule(document, rule_id), new=False)),
-    )
+
+    def work(transaction: Transaction, document: bytes) -> tuple[int, Rule]:
+        rule = _rule(document, rule_id)
+        return (201 if store.put_rule(transaction, rule, replace=True) else 200), rule
+
+    return await _write(request, await _body(request), work)
 
 
 @router.delete("/rules/{rule_id}", dependencies=_admin, **_docs(status=204))
@@ -796,7 +841,7 @@ async def health(request: Request) -> Response:
     return _answer(Health("ok", "ok"))
 
 
-@router.get("/capabilities", dependencies=_reader, **_docs(Capabilities))
+@router.get("/capabilities", dependencies=[Depends(require(None))], **_docs(Capabilities))
 async def capabilities(request: Request) -> Response:
     """What this hub offers."""
     return _answer(Capabilities(request.app.version, CAPABILITIES, ["gzip"], Limits()))

@@ -71,13 +71,13 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def require(scope: str) -> Callable[[Request], None]:
+def require(scope: str | None) -> Callable[[Request], None]:
     """A dependency that lets only tokens with a scope pass: 401 without a known token, 403 without the scope.
+
+    Without one, any known token passes.
 
     Browsers may send the token as the password of HTTP Basic, but only to read: they send it without being asked.
     """
-    if scope not in SCOPES:
-        raise ValueError(scope)
 
     async def check(request: Request) -> None:
         token = _sent(request)
@@ -87,7 +87,7 @@ def require(scope: str) -> Callable[[Request], None]:
             challenge = 'Basic realm="AIRIS-MON", charset="UTF-8"' if page else 'Bearer realm="AIRIS-MON"'
             detail = "the token is unknown" if token else "a token is needed: Authorization: Bearer <token>"
             raise Problem(401, detail, headers={"WWW-Authenticate": challenge})
-        if scope not in scopes:
+        if scope is not None and scope not in scopes:
             raise Problem(403, f"the token lacks the scope {scope!r}")
 
     return check  # type: ignore[return-value]

@@ -221,6 +221,13 @@ def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) ->
     return None if inserted is None else inserted[0]
 
 
+def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
+    """Insert the rows whose keys are not there yet: how many."""
+    if not rows:
+        return 0
+    return connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows).rowcount
+
+
 def upsert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
     """Insert a row, or set the other columns of the one that has its primary key."""
     keys = [column.name for column in table.primary_key.columns]

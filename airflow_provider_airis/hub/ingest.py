@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
+from uuid import uuid4
 
 import msgspec
 
@@ -67,7 +68,7 @@ class _EventsBatch(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class EventRow(msgspec.Struct, frozen=True):
-    """An event as it is stored. ``data`` is the JSON text that arrived; ``key`` is None where the sender named none."""
+    """An event as it is stored. ``data`` is the JSON text that arrived."""
 
     timestamp: int
     event_type: str
@@ -75,7 +76,7 @@ class EventRow(msgspec.Struct, frozen=True):
     severity: str
     data: str
     category: str | None
-    key: str | None
+    key: str
 
 
 class Refused(Exception):  # noqa: N818 (not an error of the hub's)
@@ -219,7 +220,7 @@ def _convert_point(content: Any) -> MetricPoint:
     except (msgspec.ValidationError, OverflowError) as error:
         pointer, detail = explain(error)
         if pointer == "/tags" and isinstance(content["tags"], dict):
-            pointer += next(f"/{escape(k)}" for k, v in content["tags"].items() if not isinstance(v, str))
+            pointer += next((f"/{escape(k)}" for k, v in content["tags"].items() if not isinstance(v, str)), "")
         raise Refused(pointer, detail) from None
     if not math.isfinite(point.value):
         raise Refused("/value", f"{point.value} is no finite number")
@@ -323,7 +324,7 @@ def _read_event(
         event.severity,
         bytes(event.data).decode(),
         category if isinstance(category, str) else None,
-        key,
+        key or uuid4().hex,
     )
 
 
@@ -336,7 +337,20 @@ def _split(
         return [line for line in document.split(b"\n") if line.strip()]
     try:
         lines: list[msgspec.Raw] = getattr(batch.decode(document), field)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         pointer, detail = explain(error)
         raise Problem(400, detail, pointer=pointer) from None
+    except (msgspec.DecodeError, RecursionError):
+        # One NaN anywhere makes this no JSON, though only one of its records is bad.
+        return [json.dumps(line).encode() for line in _tolerantly(document, field)]
+    return lines
+
+
+def _tolerantly(document: bytes, field: str) -> list[Any]:
+    try:
+        lines = json.loads(document)[field]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        raise Problem(400, "the body is no JSON", pointer="") from None
+    if not isinstance(lines, list):
+        raise Problem(400, f"{field} is a list", pointer=f"/{field}")
     return lines

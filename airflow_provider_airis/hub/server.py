@@ -8,19 +8,16 @@ import sys
 from typing import Any
 
 import uvicorn
-
-from airflow_provider_airis.hub.api import create_app
-from airflow_provider_airis.hub.auth import Tokens
-from airflow_provider_airis.hub.store import Store
+from fastapi import FastAPI
 
 
 class Server(uvicorn.Server):
     """A uvicorn that says where it listens, and at its end lets those go who wait for a change."""
 
-    def __init__(self, store: Store, tokens: Tokens, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._app = create_app(store, tokens)
+    def __init__(self, app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._app = app
         config = uvicorn.Config(
-            self._app, host=host, port=port, access_log=False, log_level="warning", timeout_graceful_shutdown=5
+            app, host=host, port=port, ws="none", access_log=False, log_level="warning", timeout_graceful_shutdown=5
         )
         super().__init__(config)
 
@@ -42,14 +39,14 @@ class _Announced(Server):
         print(f"ready {self.url}", flush=True)
 
 
-def serve(store: Store, tokens: Tokens, *, host: str, port: int) -> None:
+def serve(app: FastAPI, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; prints ``ready <url>`` once it answers."""
     # A thread that computes gives way to the event loop sooner than after the usual 5 ms.
     sys.setswitchinterval(0.001)
     # uvicorn raises the signal again when it is done; it has been obeyed then.
     signal.signal(signal.SIGTERM, _ignore)
     signal.signal(signal.SIGINT, _ignore)
-    _Announced(store, tokens, host=host, port=port).run()
+    _Announced(app, host=host, port=port).run()
 
 
 def _ignore(_signal: int, _frame: Any) -> None:

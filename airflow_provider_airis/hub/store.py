@@ -19,7 +19,7 @@ from airflow_provider_airis.hub import alerts
 from airflow_provider_airis.hub import database as db
 from airflow_provider_airis.hub.alerts import AlertDetail, SeriesRef, Transition
 from airflow_provider_airis.hub.evaluation import Evaluator, close_gone, revise
-from airflow_provider_airis.hub.ingest import EventRow, Form, SeriesKey, check_series, read_events, read_metrics
+from airflow_provider_airis.hub.ingest import Form, SeriesKey, check_series, read_events, read_metrics
 from airflow_provider_airis.hub.problems import Problem, StoreUnavailable
 from airflow_provider_airis.hub.rules import Rule, aggregate
 from airflow_provider_airis.hub.writer import Transaction, Writer
@@ -106,7 +106,7 @@ class Store:
     :raises StoreUnavailable: it cannot be opened.
     """
 
-    def __init__(self, url: str, *, busy_timeout: float = 5, max_works: int = 1024) -> None:
+    def __init__(self, url: str, *, busy_timeout: float = 5) -> None:
         self._engine = db.connect(url, busy_timeout=busy_timeout)
         self._known: dict[SeriesKey, int] = {}
         self._evaluator = Evaluator()
@@ -124,7 +124,6 @@ class Store:
             before_commit=self._evaluator.evaluate,
             after_commit=self._committed,
             after_rollback=self._forget,
-            max_works=max_works,
         )
 
     def close(self) -> None:
@@ -148,11 +147,10 @@ class Store:
 
     # Writing
 
-    def submit(self, work: Callable[[Transaction], T], *, size: int | None = None) -> Future[T]:
+    def submit(self, work: Callable[[Transaction], T], *, size: int = 0) -> Future[T]:
         """Do something in the next transaction; the future is done when it is durable.
 
-        :param size: bytes that wait with it; what has none is never refused.
-        :raises Overloaded: too much is waiting.
+        :param size: bytes that it brings.
         """
         return self._writer.submit(work, size=size)
 
@@ -229,37 +227,27 @@ class Store:
         :raises Problem: 400, the document is none.
         """
         rows, refusals = read_events(document, form, transaction.now, header_key)
-        new = sum(self._add_event(transaction, row) for row in rows)
+        new = db.insert_new(transaction.connection, db.events, [msgspec.structs.asdict(row) for row in rows])
+        if new:
+            transaction.changed[EVENTS_FEED] = transaction.connection.scalar(select(func.max(db.events.c.sequence)))
         return IngestAnswer(len(rows), len(rows) - new, refusals)
 
-    def _add_event(self, transaction: Transaction, row: EventRow) -> bool:
-        fields = msgspec.structs.asdict(row)
-        if row.key is None:
-            fields["key"] = hashlib.sha256(f"{time.time_ns()}{id(row)}{fields}".encode()).hexdigest()
-        sequence = db.insert_missing(transaction.connection, db.events, fields)
-        if sequence is not None:
-            transaction.changed[EVENTS_FEED] = sequence
-        return sequence is not None
+    def put_rule(self, transaction: Transaction, rule: Rule, *, replace: bool) -> bool:
+        """Set a rule, and evaluate it over what is there already: whether it is new.
 
-    def put_rule(self, transaction: Transaction, rule: Rule, *, new: bool) -> Rule:
-        """Set a rule, and evaluate it over what is there already.
-
-        :param new: there must be none of its id; otherwise there must be one.
-        :raises Problem: 409 or 404.
+        :raises Problem: 409, there is one that must not be replaced.
         """
         table = db.rules.c
         exists = transaction.connection.scalar(select(table.id).where(table.id == rule.id)) is not None
-        if new and exists:
-            raise Problem(409, f"there is a rule {rule.id!r} already", pointer="/id")
-        if not new and not exists:
-            raise Problem(404, f"there is no rule {rule.id!r}")
+        if exists and not replace:
+            raise Problem(409, f"there is a rule {rule.id!r} already: PUT replaces it", pointer="/id")
         db.upsert(transaction.connection, db.rules, {"id": rule.id, "rule": msgspec.json.encode(rule).decode()})
         transaction.cached = True
         self._evaluator.forget()
         self._evaluator.load(transaction.connection)
         revise(transaction, rule.id, rule, self._evaluator.marks(rule.id))
         self._evaluator.catch_up(transaction, rule.id)
-        return rule
+        return not exists
 
     def delete_rule(self, transaction: Transaction, rule_id: str) -> None:
         """Delete a rule and resolve its alerts.

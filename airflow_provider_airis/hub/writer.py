@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from airflow_provider_airis.hub.problems import Overloaded, StoreUnavailable
+from airflow_provider_airis.hub.problems import StoreUnavailable
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -50,7 +50,6 @@ class Writer:
     :param before_commit: called with the transaction after its works; what it raises undoes only its own doing.
     :param after_commit: called once the transaction is durable.
     :param after_rollback: called when works were undone, so that caches can be dropped.
-    :param max_works: how many may wait before :class:`Overloaded` is raised, and ``max_bytes`` of them.
     """
 
     def __init__(
@@ -60,36 +59,27 @@ class Writer:
         before_commit: Callable[[Transaction], None],
         after_commit: Callable[[Transaction], None],
         after_rollback: Callable[[], None],
-        max_works: int = 1024,
-        max_bytes: int = 64 << 20,
     ) -> None:
         self._engine = engine.execution_options(writes=True)
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._after_rollback = after_rollback
-        self._max_works = max_works
-        self._max_bytes = max_bytes
         self._works: deque[tuple[Work, Future[Any], int]] = deque()
-        self._bytes = 0
         self._ready = threading.Condition()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="hub-writer")
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], T], *, size: int | None = None) -> Future[T]:
+    def submit(self, work: Callable[[Transaction], T], *, size: int = 0) -> Future[T]:
         """Queue a work; the future is done when its effect is durable.
 
-        :param size: bytes that it holds while it waits; a work without one is never refused.
-        :raises Overloaded: too much is waiting.
+        :param size: bytes that it brings, of which a commit takes only so many together.
         """
         future: Future[T] = Future()
         with self._ready:
             if self._ending:
                 raise StoreUnavailable("the hub is shutting down")
-            if size is not None and (len(self._works) >= self._max_works or self._bytes + size > self._max_bytes):
-                raise Overloaded
-            self._works.append((work, future, size or 0))
-            self._bytes += size or 0
+            self._works.append((work, future, size))
             self._ready.notify()
         return future
 
@@ -114,7 +104,6 @@ class Writer:
                 work, future, size = self._works.popleft()
                 group.append((work, future))
                 taken += size
-            self._bytes -= taken
             return group
 
     def _write(self, group: Group) -> None:

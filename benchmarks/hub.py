@@ -1,0 +1,152 @@
+"""The reference hub on SQLite: points a second that are durable when they are acknowledged, and the time of one call.
+
+``python -m benchmarks.hub``. The load is made before the clock starts and sent over a few connections, so that the
+hub's own process is what is measured; its CPU time is read from the operating system.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import platform
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx2
+import msgspec
+
+from sandbox.process import Server
+
+BATCHES = 120
+ENDPOINTS = 20
+METRICS = 12
+STATISTICS = ("sum", "average", "maximum", "p50", "p90", "p99")
+POINTS = 5_000
+CONNECTIONS = 4
+CALLS = 1_000
+MINUTE = 60_000
+
+
+def batches() -> list[bytes]:
+    """Gzipped NDJSON batches as a backfill sends them: day after day a source at a time, a timestamp a line."""
+    per_line = METRICS * len(STATISTICS)
+    lines_per_batch = POINTS // per_line
+    newest = int(time.time() * 1000) // MINUTE * MINUTE - 86_400_000
+    encode = msgspec.json.Encoder().encode
+    made = []
+    minutes_per_source = BATCHES * lines_per_batch // ENDPOINTS
+    lines = (
+        encode(_body(endpoint, newest - minute * MINUTE))
+        for endpoint in range(ENDPOINTS)
+        for minute in range(minutes_per_source, 0, -1)
+    )
+    batch: list[bytes] = []
+    for line in lines:
+        batch.append(line)
+        if len(batch) == lines_per_batch:
+            made.append(gzip.compress(b"\n".join(batch), 1))
+            batch = []
+    return made
+
+
+def _body(endpoint: int, timestamp: int) -> dict[str, Any]:
+    name = f"fraud-detector-{endpoint:02}"
+    return {
+        "timestamp": timestamp,
+        "source": f"aws-sagemaker-{name}",
+        "metrics": [
+            {
+                "name": f"modellatency{metric}",
+                "value": (endpoint * 7919 + metric * 104729 + timestamp) % 1_000_003 / 7,
+                "unit": "Microseconds",
+                "tags": {
+                    "endpoint_name": name,
+                    "variant_name": "AllTraffic",
+                    "cloud_provider": "aws",
+                    "service": "sagemaker",
+                    "region": "us-east-1",
+                    "statistic": statistic,
+                    "period_s": "60",
+                },
+            }
+            for metric in range(METRICS)
+            for statistic in STATISTICS
+        ],
+    }
+
+
+def run() -> dict[str, Any]:
+    """Measure against a hub in a process of its own."""
+    load = batches()
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = Path(folder) / "tokens.json"
+        database = f"sqlite:///{folder}/hub.db"
+        with Server(
+            "airflow_provider_airis.hub", "--port", "0", "--database", database, "--tokens", str(tokens)
+        ) as server:
+            headers = {"Authorization": f"Bearer {json.loads(tokens.read_text())['admin']['token']}"}
+            with httpx2.Client(base_url=server.url, headers=headers, timeout=60) as client:
+                ingest = _ingest(client, server.process.pid, load)
+                again = _ingest(client, server.process.pid, load[: len(load) // 4])
+                single = _single(client)
+        size = sum(path.stat().st_size for path in Path(folder).glob("hub.db*"))
+    points = ingest["points"]
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "points": points,
+        "points_per_second": round(points / ingest["wall_s"]),
+        "points_per_cpu_second": round(points / ingest["cpu_s"]),
+        "points_per_cpu_second_again": round(again["points"] / again["cpu_s"]),
+        "wire_bytes_per_point": round(sum(map(len, load)) / points, 1),
+        "disk_bytes_per_point": round(size / points, 1),
+        "single_call_p50_ms": single["p50"],
+        "single_call_p99_ms": single["p99"],
+    }
+
+
+def _ingest(client: httpx2.Client, pid: int, load: list[bytes]) -> dict[str, float]:
+    headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
+
+    def send(batch: bytes) -> int:
+        answer = client.post("/api/v1/metrics/batch", content=batch, headers=headers)
+        while answer.status_code == 429:
+            time.sleep(float(answer.headers["Retry-After"]))
+            answer = client.post("/api/v1/metrics/batch", content=batch, headers=headers)
+        return int(answer.raise_for_status().json()["accepted"])
+
+    cpu, wall = _cpu_s(pid), time.perf_counter()
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        points = sum(pool.map(send, load))
+    return {"points": points, "wall_s": time.perf_counter() - wall, "cpu_s": _cpu_s(pid) - cpu}
+
+
+def _single(client: httpx2.Client) -> dict[str, float]:
+    took = []
+    now = int(time.time() * 1000)
+    for call in range(CALLS):
+        body = _body(0, now + call)
+        body["metrics"] = body["metrics"][:1]
+        started = time.perf_counter()
+        client.post("/api/v1/metrics/ingest", json=body).raise_for_status()
+        took.append((time.perf_counter() - started) * 1000)
+    return {"p50": round(median(took), 2), "p99": round(sorted(took)[int(len(took) * 0.99)], 2)}
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Print the figures."""
+    for name, figure in run().items():
+        print(f"{name:32} {figure:>12,}" if isinstance(figure, (int, float)) else f"{name:32} {figure}")
+
+
+if __name__ == "__main__":
+    main()
