@@ -132,6 +132,10 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False  # a long poll or an idle connection must not hold up the end
     request_queue_size = 128
 
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        """Close without the FIN that would come before a reset."""
+        self.close_request(request)
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -217,14 +221,6 @@ class _Handler(BaseHTTPRequestHandler):
         # Lingering for no time makes close() send RST instead of FIN.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
-        self.connection.close()
-        # The handler's two files keep the descriptor open until they are closed too.
-        self.rfile.close()
-        self.wfile.close()
-
-    def finish(self) -> None:
-        if not self.wfile.closed:
-            super().finish()
 
     def _control(self, body: bytes) -> None:
         if self.command == "POST":

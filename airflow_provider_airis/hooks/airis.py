@@ -583,7 +583,7 @@ def _fault(metric: Metric) -> str:
             return f"{label}: /tags/{pointer}: {_short(tag)} is no string"
     if type(metric.timestamp) is not int:
         return f"{label}: /timestamp: {_short(metric.timestamp)} is no integer"
-    return f"{label}: /value: {_short(metric.value)} is no finite number"
+    return f"{label}: /value: {_short(repr(metric.value))} is no finite number"
 
 
 def _encodable(bodies: list[MetricsBody], summary: IngestSummary) -> Iterator[MetricsBody]:
@@ -609,11 +609,13 @@ def _event(event: object) -> bytes:
     try:
         if pointer := _not_finite(event.data, "/data"):
             raise _RefusedError(f"{label}: {pointer}: no finite number")
-        return _encoder.encode(
+        line = _encoder.encode(
             KeyedEventBody(event.timestamp, event.event_type, event.source, event.severity, event.data, event.key)
         )
+        _event_line.decode(line)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _RefusedError(f"{label}: /data: {error}") from None
+        raise _RefusedError(f"{label}: {error}") from None
+    return line
 
 
 def _not_finite(value: object, pointer: str) -> str | None:
@@ -647,5 +649,5 @@ def _member(pointer: str) -> str:
 
 
 def _short(value: object, most: int = 200) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    text = (value if isinstance(value, str) else repr(value)).encode(errors="backslashreplace").decode()
     return text if len(text) <= most else f"{text[:most]}…"
