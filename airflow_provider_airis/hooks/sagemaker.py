@@ -158,7 +158,7 @@ class SageMakerHook(BaseHook):
                     yield row
 
     def metric_data(self, stats: Sequence[Mapping[str, Any]], window: Window) -> Iterator[Readings]:
-        """Read the points of ``window``, 500 queries a call and all pages; a query's points may come in several pieces.
+        """Read the points of ``window``, up to 500 queries a call and all pages; a query's points may come in pieces.
 
         What CloudWatch leaves unfinished (PartialData, InternalError) is asked for again, from where it stopped.
 
@@ -171,8 +171,10 @@ class SageMakerHook(BaseHook):
         """
         unfinished: list[int] = []
         forbidden: list[int] = []
-        for first in range(0, len(stats), MAX_QUERIES):
-            wanted = dict.fromkeys(range(first, min(first + MAX_QUERIES, len(stats))), window.start)
+        periods = (window.end - window.start) // 1000 // min((stat["Period"] for stat in stats), default=60)
+        at_once = _queries_at_once(periods)
+        for first in range(0, len(stats), at_once):
+            wanted = dict.fromkeys(range(first, min(first + at_once, len(stats))), window.start)
             for wait in (0, *self.partial_waits):
                 if wait:
                     self.log.warning("CloudWatch left %d queries unfinished, asking again in %s s", len(wanted), wait)
@@ -378,6 +380,14 @@ def _parse_metric_data(response_dict: dict[str, Any], customized_response_dict: 
     ]
     if answer.next_token:
         customized_response_dict["NextToken"] = answer.next_token
+
+
+def _queries_at_once(periods: int) -> int:
+    """How many queries to put into a call, so that its last page too is as full as can be.
+
+    A day has 1,440 minutes: 490 queries fill seven pages of 100,800 points, 500 would open an eighth for the last ten.
+    """
+    return min(range(1, MAX_QUERIES + 1), key=lambda queries: (-(-queries * periods // MAX_POINTS) / queries, -queries))
 
 
 def _ms(at: Any) -> int:

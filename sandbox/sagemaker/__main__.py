@@ -35,12 +35,17 @@ def _json_stamps(value: object) -> object:
     assert isinstance(value, Stamps)
     if isinstance(value.seconds, range):
         return _json_range(value.seconds)
+    if isinstance(value.seconds, int):
+        return float(value.seconds)
     return [float(at) for at in value.seconds]
 
 
 def _cbor_stamps(encoder: cbor2.CBOREncoder, value: object) -> None:
     assert isinstance(value, Stamps)
-    encoder.encode([cbor2.CBORTag(1, at) for at in value.seconds])
+    if isinstance(value.seconds, int):
+        encoder.encode(cbor2.CBORTag(1, value.seconds))
+    else:
+        encoder.encode([cbor2.CBORTag(1, at) for at in value.seconds])
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -40,9 +40,9 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault of ours
 
 
 class Stamps:
-    """Timestamps in an answer, Unix seconds: the protocols write them differently."""
+    """A timestamp or several in an answer, Unix seconds: the protocols write them differently."""
 
-    def __init__(self, seconds: Sequence[int]) -> None:
+    def __init__(self, seconds: Sequence[int] | int) -> None:
         self.seconds = seconds
 
 
@@ -261,7 +261,7 @@ class Aws:
             stat = {"Metric": request, "Period": request["Period"], "Stat": statistic, "Unit": request.get("Unit")}
             _check_stat(stat)
             for at, value in zip(*self._read(region, stat, start, end), strict=True):
-                point = points.setdefault(at, {"Timestamp": Stamps([at])})
+                point = points.setdefault(at, {"Timestamp": Stamps(at)})
                 if statistic.startswith("p"):
                     point.setdefault("ExtendedStatistics", {})[statistic] = value
                 else:

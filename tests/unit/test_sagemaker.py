@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.hooks.sagemaker import SageMakerHook
+from airflow_provider_airis.hooks.sagemaker import SageMakerHook, _queries_at_once
 from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator, finest_period
 from airflow_provider_airis.records import Window, iso
 from sandbox.process import Server
@@ -73,6 +73,13 @@ def test_the_period_is_the_finest_that_is_kept_for_an_hour_more(age: timedelta, 
 def test_what_retention_has_deleted_is_an_error_that_says_from_when_on_there_is_something():
     with pytest.raises(PermanentError, match=r"455 days: those of 2025-08-22 12:00 are deleted.*2025-08-22T13:00Z"):
         finest_period(NOW - timedelta(days=455), NOW)
+
+
+@pytest.mark.parametrize(
+    ("periods", "queries"), [(1, 500), (15, 500), (201, 500), (1440, 490), (21_600, 490), (100_800, 500)]
+)
+def test_as_many_queries_go_together_as_fill_their_pages(periods: int, queries: int):
+    assert _queries_at_once(periods) == queries
 
 
 def test_unknown_metrics_are_an_error_that_lists_the_known():
