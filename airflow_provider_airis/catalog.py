@@ -82,6 +82,7 @@ class System:
     :param requires: what its extra installs.
     :param schedule: cron of ``airis_sync_<stem>``, and ``delay_s``: how long after a window's end the source shows it.
     :param period_s: the source's finest period, to which windows are aligned.
+    :param target: whom the dispatch Dag delivers to within an outbound system, and ``severities``: of which alerts.
     :param tested_against: what its tests talk to.
     """
 
@@ -99,6 +100,8 @@ class System:
     schedule: str | None = None
     delay_s: int = 0
     period_s: int = 60
+    target: str | None = None
+    severities: tuple[str, ...] = ()
     metrics: tuple[MetricSpec, ...] = ()
     events: tuple[EventSpec, ...] = ()
     options: tuple[Option, ...] = ()
@@ -126,19 +129,21 @@ class System:
 
     @property
     def all_options(self) -> tuple[Option, ...]:
-        """The row's own options and those that every scheduled system has."""
-        if self.schedule is None:
-            return self.options
-        return (
-            Option("schedule", "string", self.schedule, f"Cron expression, in UTC, of airis_sync_{self.stem}."),
-            Option(
-                "delay_s",
-                "integer",
-                str(self.delay_s),
-                "How long after a window has ended its run starts: the time that the source takes to publish.",
-            ),
-            *self.options,
-        )
+        """The row's own options and those that its kind has in common."""
+        shared: list[Option] = []
+        if self.schedule is not None:
+            late = "How long after a window has ended its run starts: the time that the source takes to publish."
+            shared = [
+                Option("schedule", "string", self.schedule, f"Cron expression, in UTC, of airis_sync_{self.stem}."),
+                Option("delay_s", "integer", str(self.delay_s), late),
+            ]
+        if self.target is not None:
+            which = "Severities of the alerts that are delivered there; empty for none."
+            shared = [
+                Option("target", "string", self.target, "Whom airis_dispatch_alerts delivers to."),
+                Option("severities", "string", ", ".join(self.severities), which),
+            ]
+        return (*shared, *self.options)
 
     @property
     def dag_ids(self) -> tuple[str, ...]:
@@ -298,7 +303,8 @@ SYSTEMS: tuple[System, ...] = (
         connection_type="slack",
         requires=("apache-airflow-providers-slack>=9.11",),
         tested_against="a server of our own that checks what Slack checks, called through slack_sdk",
-        options=(Option("channel", "string", "#alerts", "Channel that the default route posts to."),),
+        target="#alerts",
+        severities=("critical", "high", "medium", "low", "warning", "info"),
     ),
     System(
         stem="pagerduty",
@@ -311,6 +317,8 @@ SYSTEMS: tuple[System, ...] = (
         connection_type="pagerduty_events",
         requires=("apache-airflow-providers-pagerduty>=5.3",),
         tested_against="a server of our own that checks what the Events API v2 checks",
+        target="pagerduty_events_default",
+        severities=("critical", "high"),
     ),
 )
 

@@ -6,8 +6,8 @@ reads thirty days in thirty runs. Delivering a day again changes nothing in the 
 """
 
 from airflow.sdk import DAG
-from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 
+from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 from airflow_provider_airis.settings import options, reconcile_schedule
 
 with DAG(

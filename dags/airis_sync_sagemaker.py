@@ -1,8 +1,8 @@
 """SageMaker's endpoint metrics into the hub, every five minutes."""
 
 from airflow.sdk import DAG
-from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 
+from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 from airflow_provider_airis.settings import options, sync_schedule
 
 with DAG(

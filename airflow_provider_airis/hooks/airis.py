@@ -194,7 +194,7 @@ class AirisHook(ApiHook):
     def changes(
         self, *, consumer: str | None = None, after: int | None = None, limit: int = 500, wait: float = 0
     ) -> tuple[list[AlertChange], int]:
-        """Read the change feed behind ``after``, or behind what ``consumer`` committed.
+        """Read the change feed behind ``after``, or behind what ``consumer`` (the connection's unless named) committed.
 
         :param wait: seconds, at most 60, for which the hub holds an empty answer back until something changes.
         :return: the changes in order and the sequence up to which they were read.
@@ -281,6 +281,8 @@ class AirisHook(ApiHook):
         return super().advice(status)
 
     def _feed(self, consumer: str | None, after: int | None, limit: int, wait: float) -> dict[str, Any]:
+        if after is None:
+            consumer = consumer or self.consumer
         params = {"consumer": consumer, "after": after, "limit": limit, "wait": wait or None}
         return {"params": params, "timeout": self._timeout_s + wait}
 

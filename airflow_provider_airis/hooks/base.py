@@ -73,6 +73,7 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
     conn_type: ClassVar[str]
     hook_name: ClassVar[str]
     health_path: ClassVar[str] = "/"
+    default_host: ClassVar[str] = ""
 
     def __init__(self, conn_id: str | None = None, *, timeout: float | None = None, retries: int = RETRIES) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
     def base_url(self) -> str:
         """The base URL, without a slash at its end and without credentials."""
         connection = self.connection
-        host = (connection.host or "").strip().rstrip("/")
+        host = (connection.host or self.default_host).strip().rstrip("/")
         scheme, separator, rest = host.partition("://")
         if not separator:
             scheme, rest = connection.schema or "https", host

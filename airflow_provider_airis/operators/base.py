@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -63,12 +64,12 @@ class ToAirisOperator(BaseOperator):
         """The system's row in the catalog."""
         return BY_STEM[self.system]
 
-    def collect(self, window: Window) -> Iterator[Metric | Event]:  # noqa: ARG002
+    @abstractmethod
+    def collect(self, window: Window) -> Iterator[Metric | Event]:
         """Yield every record of ``window``, in bounded memory, the same ones whenever it is asked.
 
         Wrap what may fail alone in :meth:`part`.
         """
-        raise TypeError(f"{type(self).__name__} does not implement collect()")
 
     def summary(self) -> dict[str, Any]:
         """Figures of the system's own, added to the summary after the delivery."""

@@ -1,0 +1,61 @@
+"""The wake-up of whoever waits for the hub's alerts to change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.triggers.base import BaseEventTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+
+from airflow_provider_airis.errors import PermanentError, RetryableError
+
+POLL_S = 50.0
+LONGEST_PAUSE_S = 30.0
+# A task that fails is followed by the next run at once; a token that is not accepted should not make thousands a day.
+PERMANENT_PAUSE_S = 60.0
+
+
+class AirisAlertTrigger(BaseEventTrigger):
+    """Waits on the hub's change feed until it holds something behind a consumer's committed place.
+
+    It only wakes: what has changed is read by whoever it woke, so that nothing is lost with an event. A hub that is
+    down is waited for; one that refuses the token ends the wait with an error.
+
+    :param airis_conn_id: connection of the hub.
+    :param consumer: whose place; the connection's ``consumer`` if None.
+    """
+
+    def __init__(self, airis_conn_id: str = "airis_default", consumer: str | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.airis_conn_id = airis_conn_id
+        self.consumer = consumer
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments."""
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        return path, {"airis_conn_id": self.airis_conn_id, "consumer": self.consumer}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event: the wait is over, or it makes no sense."""
+        from airflow_provider_airis.hooks.airis import AirisHook
+
+        hook = AirisHook(self.airis_conn_id, retries=0)
+        pause = 0.0
+        while True:
+            try:
+                while not (await hook.achanges(consumer=self.consumer, limit=1, wait=POLL_S))[0]:
+                    pause = 0.0
+                yield TaskSuccessEvent()
+                return
+            except RetryableError as error:
+                if not pause:
+                    self.log.warning("%s; waiting for it", error)
+                pause = min(pause * 2 or 1.0, LONGEST_PAUSE_S)
+                await asyncio.sleep(pause)
+            except (PermanentError, AirflowNotFoundException) as error:
+                self.log.error("%s", error)
+                await asyncio.sleep(PERMANENT_PAUSE_S)
+                yield TaskFailedEvent()
+                return
