@@ -45,6 +45,7 @@ class Airflow:
             **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "PYTHONDONTWRITEBYTECODE"))},
             **airflow_settings(self.home / "secrets", host=HOST, port=port, url=self.url, inside=self.url),
             "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
             "PYTHONUNBUFFERED": "1",
             **(settings or {}),
         }
@@ -55,37 +56,37 @@ class Airflow:
         """Create the metadata database."""
         self.run(*MIGRATE)
 
-    def start(self) -> None:
-        """Start every component, each detached with its output in a file of its own."""
+    def start(self, *names: str) -> None:
+        """Start these components, or all, each detached with its output in a file of its own."""
         (self.home / "dags").mkdir(exist_ok=True)
-        for name, arguments in COMPONENTS.items():
-            self._spawn(name, arguments)
+        for name in names or COMPONENTS:
+            self._spawn(name, COMPONENTS[name])
 
     def wait(self, timeout: float = 180) -> None:
-        """Wait until the API answers and every component has reported itself healthy.
+        """Wait until the API answers and every component that runs has reported itself healthy.
 
         :raises RuntimeError: one has ended, or the time is over; the end of its log is part of the message.
         """
         deadline = time.monotonic() + timeout
+        parts = {name.replace("-", "_") for name in COMPONENTS if name in self.processes} - {"api_server"}
         health: dict[str, Any] = {}
-        while time.monotonic() < deadline:
+        while not all(health.get(part, {}).get("status") == "healthy" for part in {"metadatabase", *parts}):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Airflow was not healthy after {timeout:.0f} s: {health or 'its API is silent'}")
             self.check()
+            time.sleep(0.2)
             with suppress(httpx2.TransportError):
                 health = self.api.get("/api/v2/monitor/health").json()
-                if all(part and part.get("status") == "healthy" for part in health.values()):
-                    token = self.api.get("/auth/token").raise_for_status().json()["access_token"]
-                    self.api.headers["Authorization"] = f"Bearer {token}"
-                    # The task API builds itself at its first request, for longer than a task would wait for it.
-                    self.api.get("/execution/health").raise_for_status()
-                    return
-            time.sleep(0.2)
-        raise RuntimeError(f"Airflow was not healthy after {timeout:.0f} s: {health or 'its API did not answer'}")
+        token = self.api.get("/auth/token").raise_for_status().json()["access_token"]
+        self.api.headers["Authorization"] = f"Bearer {token}"
+        # The task API builds itself at its first request, for longer than a task would wait for it.
+        self.api.get("/execution/health").raise_for_status()
 
     def check(self) -> None:
         """Raise RuntimeError if a component has ended."""
         for name in COMPONENTS:
-            process = self.processes[name]
-            if process.poll() is not None:
+            process = self.processes.get(name)
+            if process is not None and process.poll() is not None:
                 raise RuntimeError(f"airflow {name} ended with {process.returncode}:\n{self.tail(name)}")
 
     def call(self, method: str, path: str, **request: Any) -> Any:

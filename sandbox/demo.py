@@ -179,8 +179,9 @@ class Demo:
         self.source, self.slack, self.pagerduty = map(self._client, (source.url, slack.url, pagerduty.url))
         with self.display.phase("Airflow's metadata database is migrated"):
             self.airflow.finish(migration)
-        with self.display.phase("API server, scheduler, Dag processor and triggerer are healthy"):
-            self.airflow.start()
+        # The scheduler comes after the backfill's creation, which SQLite would refuse while others write.
+        with self.display.phase("API server and Dag processor are healthy"):
+            self.airflow.start("api-server", "dag-processor")
             self._create_rule()
             self.airflow.wait()
         for conn_id, connection in connections(secrets, **self.addresses, dashboard=hub.url).items():
@@ -190,12 +191,15 @@ class Demo:
 
     def work(self) -> Tally:
         """Backfill, live sync, alert out and resolved; then compare."""
-        self._enable(DISPATCH)
-        self._enable(SYNC)
         first, last = (iso(at)[:10] for at in (self.history.start, self.history.end - 1))
         with self.display.phase(f"airflow backfill create --dag-id {RECONCILE} --from-date {first} --to-date {last}"):
             command = ("backfill", "create", "--dag-id", RECONCILE, "--from-date", first, "--to-date", last)
             self.airflow.run(*command, "--max-active-runs", str(HISTORY_DAYS))
+        with self.display.phase("scheduler and triggerer are healthy"):
+            self.airflow.start("scheduler", "triggerer")
+            self.airflow.wait()
+        self._enable(DISPATCH)
+        self._enable(SYNC)
         # Enabled before, the Dag would have run yesterday on its own schedule, and that is one day of the backfill.
         self._enable(RECONCILE)
         self._until(self._step, "the backfill or the alert's way did not come to an end", LIMIT_S)
@@ -310,7 +314,7 @@ class Demo:
 
     def _serve(self, module: str, *arguments: str) -> Server:
         log = self.directory / f"{module.rsplit('.', 1)[1]}.log"
-        server = self.servers.enter_context(Server(module, *arguments, log=log))
+        server = self.servers.enter_context(Server(module, "--port", "0", *arguments, log=log))
         self.running.append(server)
         return server
 

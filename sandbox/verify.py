@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import httpx2
 import msgspec
 
-from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.records import Window, iso
 
 Series = tuple[str, str, frozenset[tuple[str, str]]]
@@ -56,16 +55,14 @@ def compare(stand_in: str, hub: httpx2.Client, windows: Iterable[Window]) -> Tal
     :param hub: a client of the hub with a token that may read.
     """
     tally = Tally()
-    names = [metric.name for metric in BY_STEM["sagemaker"].metrics]
     with httpx2.Client(base_url=stand_in, timeout=300) as source:
         for window in (part for whole in windows for part in whole.split(SLICE_S)):
             span = {"from": iso(window.start), "to": iso(window.end)}
             with source.stream("GET", "/_sandbox/truth", params=span) as lines:
                 truth = dict(map(_published, lines.iter_lines()))
             held: dict[Series, list[tuple[int, float]]] = defaultdict(list)
-            for name in names:
-                for series, points in _held(hub, name, span):
-                    held[series] += points
+            for series, points in _held(hub, window):
+                held[series] += points
             for series in truth.keys() | held.keys():
                 tally.add(series, truth.get(series, {}), held[series])
     return tally
@@ -86,10 +83,10 @@ def _published(line: str) -> tuple[Series, dict[int, float]]:
     return key, dict(series["points"])
 
 
-def _held(hub: httpx2.Client, name: str, span: dict[str, str]) -> Iterator[tuple[Series, list[tuple[int, float]]]]:
-    answer = hub.get("/api/v1/metrics/query", params={"name": name, **span})
+def _held(hub: httpx2.Client, window: Window) -> Iterator[tuple[Series, list[tuple[int, float]]]]:
+    answer = hub.get("/api/v1/metrics/query", params={"from": window.start, "to": window.end}, timeout=300)
     if answer.is_error:
-        raise RuntimeError(f"the hub answered a query of {name} with {answer.status_code}: {answer.text[:500]}")
+        raise RuntimeError(f"the hub answered a query of {window} with {answer.status_code}: {answer.text[:500]}")
     for series in msgspec.json.decode(answer.content)["series"]:
         key = series["source"], series["name"], frozenset(series["tags"].items())
         yield key, [(at, value) for at, value in series["points"]]

@@ -64,7 +64,7 @@ def test_check_says_why_not(tmp_path: Path, connection: dict[str, str] | None, a
 
 def test_check_of_a_hub(tmp_path: Path) -> None:
     made = generate_secrets(tmp_path / "secrets")
-    with Server("airflow_provider_airis.hub", *hub_arguments(tmp_path / "secrets", tmp_path / "hub.db")) as hub:
+    with Server("airflow_provider_airis.hub", "--port", "0", *hub_arguments(tmp_path / "secrets", tmp_path / "hub.db")) as hub:
         connection = {"conn_type": "airis", "host": hub.url, "password": made["hub_token"]}
         works = airis("check", home=tmp_path, AIRFLOW_CONN_AIRIS_DEFAULT=json.dumps(connection))
         assert works.returncode == 0, works.stderr
