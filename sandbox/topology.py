@@ -142,8 +142,8 @@ def connections(
         },
         "pagerduty_events_default": {
             "conn_type": "pagerduty_events",
+            "host": pagerduty,
             "password": made["pagerduty_key"],
-            "extra": json.dumps({"base_url": pagerduty}),
         },
     }
 

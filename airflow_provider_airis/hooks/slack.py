@@ -158,8 +158,9 @@ class SlackHook(BaseHook):
 
     def _refused(self, method: str, response: Any) -> AirisError:
         data = response.data if isinstance(response.data, dict) else {}
-        code = str(data.get("error") or f"HTTP {response.status_code}")
-        said = f"{self._asked(method)} answered {code}"
+        code = str(data.get("error", ""))
+        status = "" if response.status_code == 200 else f"HTTP {response.status_code} "
+        said = f"{self._asked(method)} answered {status}{code}".rstrip()
         if details := (data.get("response_metadata") or {}).get("messages"):
             said += f" ({'; '.join(map(str, details))})"
         if code in _PASSING or response.status_code == 429 or response.status_code >= 500:

@@ -1,0 +1,157 @@
+"""Stand-in of PagerDuty's Events API v2: checks what PagerDuty checks, and shows the incidents at ``/``.
+
+Any routing key of 32 letters and digits is good. ``GET /_sandbox/requests`` lists the events that were taken, with the
+time in Unix ms, ``GET /_sandbox/incidents`` what became of them; ``POST /_sandbox/faults`` scripts failures.
+
+See https://developer.pagerduty.com/docs/send-alert-event
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import datetime
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.web import Faults, answered, application, now_ms, page, serve
+
+ACTIONS = ("trigger", "acknowledge", "resolve")
+SEVERITIES = ("info", "warning", "error", "critical")
+STATES = {"trigger": "triggered", "acknowledge": "acknowledged", "resolve": "resolved"}
+LARGEST = 512 * 1024
+
+
+class PagerDuty:
+    """One account."""
+
+    def __init__(self) -> None:
+        self.incidents: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
+        self.faults = Faults()
+
+    async def enqueue(self, request: Request) -> Response:
+        """Take an event."""
+        fault = self.faults.next("enqueue")
+        if fault and not fault.applied:
+            return answered(fault)
+        body = await request.body()
+        if len(body) > LARGEST:
+            return JSONResponse({"status": "invalid event", "message": "Event is too large", "errors": []}, 413)
+        try:
+            event = await request.json()
+        except ValueError:
+            event = None
+        errors = _errors(event)
+        if errors:
+            answer = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
+            return JSONResponse(answer, 400)
+        self._apply(event)
+        answer = {"status": "success", "message": "Event processed", "dedup_key": event["dedup_key"]}
+        return answered(fault) if fault else JSONResponse(answer, 202)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        action = event["event_action"]
+        event.setdefault("dedup_key", f"generated-{len(self.requests)}")
+        noted = {key: value for key, value in event.items() if key != "routing_key"}
+        self.requests.append({"at": now_ms(), "kind": action, **noted})
+        found = next((i for i in self.incidents if _open(i) and i["dedup_key"] == event["dedup_key"]), None)
+        if found is None:
+            # An acknowledge or resolve of what is not open is taken and dropped.
+            if action == "trigger":
+                new = {"dedup_key": event["dedup_key"], "status": "triggered", "payload": event["payload"]}
+                self.incidents.append(new | {"links": event.get("links", []), "log": [(action, now_ms())]})
+            return
+        found["log"].append((action, now_ms()))
+        if action != "trigger":
+            found["status"] = STATES[action]
+
+    async def seen(self, request: Request) -> Response:  # noqa: ARG002
+        """Every event that was taken."""
+        return JSONResponse(self.requests)
+
+    async def listed(self, request: Request) -> Response:  # noqa: ARG002
+        """Every incident."""
+        return JSONResponse(self.incidents)
+
+    async def show(self, request: Request) -> Response:  # noqa: ARG002
+        """The incidents."""
+        shown = "".join(_html(incident) for incident in reversed(self.incidents))
+        note = "A stand-in of PagerDuty: the incidents that came of the events it was sent."
+        return page("Incidents", note, shown or '<p class="dim">No incident yet.</p>')
+
+
+def _open(incident: dict[str, Any]) -> bool:
+    return bool(incident["status"] != "resolved")
+
+
+def _errors(event: Any) -> list[str]:
+    """What PagerDuty's validation says."""
+    if not isinstance(event, dict):
+        return ["JSON object expected"]
+    action, key = event.get("event_action"), event.get("dedup_key")
+    rules = {
+        "'routing_key' is invalid": re.fullmatch(r"[0-9A-Za-z]{32}", str(event.get("routing_key", ""))),
+        f"'event_action' must be one of {', '.join(ACTIONS)}": action in ACTIONS,
+        "'dedup_key' must be a string of at most 255 characters": key is None
+        or (isinstance(key, str) and len(key) < 256),
+        "'dedup_key' is missing or blank": key or action == "trigger",
+        "'payload' is missing or blank": isinstance(event.get("payload"), dict) or action != "trigger",
+    }
+    errors = [error for error, kept in rules.items() if not kept]
+    return errors + (_payload_errors(event["payload"]) if action == "trigger" and not errors else [])
+
+
+def _payload_errors(payload: dict[str, Any]) -> list[str]:
+    rules = {
+        f"'payload.{name}' is missing or blank": payload.get(name) for name in ("summary", "source", "severity")
+    } | {
+        "'payload.summary' must be at most 1024 characters": len(str(payload.get("summary", ""))) <= 1024,
+        f"'payload.severity' must be one of {', '.join(SEVERITIES)}": payload.get("severity") in SEVERITIES,
+        "'payload.timestamp' must be ISO 8601 with a zone": _zoned(payload.get("timestamp", "2000-01-01T00:00:00Z")),
+    }
+    return [error for error, kept in rules.items() if not kept]
+
+
+def _zoned(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(str(value)).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _html(incident: dict[str, Any]) -> str:
+    payload, status = incident["payload"], incident["status"]
+    rows = {name: payload.get(name) for name in ("severity", "source", "component", "group", "class")}
+    pairs = "".join(f"<div><dt>{k}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in rows.items() if v)
+    links = "".join(
+        f'<a class="button" href="{html.escape(link["href"])}">{html.escape(link.get("text", "Link"))}</a>'
+        for link in incident["links"]
+    )
+    log = " · ".join(action for action, _ in incident["log"])
+    return (
+        f'<article><p class="state {status}">{status}</p><h2>{html.escape(payload["summary"])}</h2><dl>{pairs}</dl>'
+        f'<p class="dim">{html.escape(log)}</p><p>{links}</p></article>'
+    )
+
+
+def make() -> Starlette:
+    """An account without incidents."""
+    pagerduty = PagerDuty()
+    return application(
+        [
+            Route("/", pagerduty.show),
+            Route("/v2/enqueue", pagerduty.enqueue, methods=["POST"]),
+            Route("/_sandbox/requests", pagerduty.seen),
+            Route("/_sandbox/incidents", pagerduty.listed),
+        ],
+        pagerduty.faults,
+    )
+
+
+if __name__ == "__main__":
+    serve("stand-in of PagerDuty's Events API v2", make)
