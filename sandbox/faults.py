@@ -70,10 +70,14 @@ class FaultProxy:
 
     :param upstream: base URL of the peer. May be set anew, as when the peer restarts on another port.
     :param faults: ordered from the start.
+    :param prefix: the path under which the peer is, as behind a gateway; anything else is answered with 404.
     """
 
-    def __init__(self, upstream: str, faults: Sequence[Fault] = (), *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, upstream: str, faults: Sequence[Fault] = (), *, prefix: str = "", host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.upstream = upstream
+        self.prefix = prefix
         self.faults = list(faults)
         self.seen: list[Seen] = []
         self._lock = threading.Lock()
@@ -167,6 +171,9 @@ class _Handler(BaseHTTPRequestHandler):
             case "latency":
                 assert fault is not None
                 sleep(fault.seconds)
+        if not self.path.startswith(f"{self.proxy.prefix}/"):
+            self._answer(404, {}, b"nothing is here\n")
+            return
         try:
             status, headers, answer = self._forward(body)
         except OSError as error:
@@ -203,7 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
         connection = kind(upstream.hostname or "", upstream.port, timeout=120)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
         try:
-            connection.request(self.command, upstream.path.rstrip("/") + self.path, body or None, headers)
+            path = upstream.path.rstrip("/") + self.path.removeprefix(self.proxy.prefix)
+            connection.request(self.command, path, body or None, headers)
             response = connection.getresponse()
             kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP}
             return response.status, kept, response.read()

@@ -527,7 +527,12 @@ class _Delivery:
                 label = labels[refusal.index] if 0 <= refusal.index < len(labels) else f"record {refusal.index}"
                 summary.refuse(f"{label}: {_member(refusal.pointer)}{refusal.detail}")
             # One refusal may stand for a whole line.
-            summary.rejected = batch.records - answer.accepted
+            missing = max(batch.records - answer.accepted, len(answer.rejected))
+            if not answer.rejected:
+                summary.refuse(
+                    f"{missing} records from {labels[0]} on: the hub did not accept them and did not say why"
+                )
+            summary.rejected = missing
         return summary
 
     def _key(self, number: int, body: bytes) -> str:

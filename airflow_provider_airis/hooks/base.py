@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -460,7 +461,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
 def _retry_after(response: httpx2.Response) -> float | None:
     """Seconds of ``Retry-After``, which is a number or a date (RFC 9110)."""
     value = response.headers.get("retry-after", "").strip()
-    if value.isdecimal():
+    if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time())
