@@ -119,7 +119,7 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
     def base_url(self) -> str:
         """The base URL, without a slash at its end and without credentials."""
         connection = self.connection
-        host = (connection.host or self.default_host).strip().rstrip("/")
+        host = (connection.host or self.default_host).strip()
         scheme, separator, rest = host.partition("://")
         if not separator:
             scheme, rest = connection.schema or "https", host
