@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -66,14 +66,17 @@ def own_consumer(hub: Any, connect: Callable[..., str], request: pytest.FixtureR
 
 
 @pytest.fixture
-def fire(hub: Any, request: pytest.FixtureRequest) -> Callable[..., str]:
-    def fire(severity: str = "critical", name: str = "Latency is high") -> str:
-        body = {"name": name, "severity": severity, "fingerprint": f"{request.node.nodeid} {name}"}
-        answer = httpx2.post(f"{hub.url}/api/v1/alerts", json=body, headers={"Authorization": f"Bearer {hub.token}"})
-        assert answer.is_success, answer.text
-        return answer.json()["id"]
+def fire(hub: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    with httpx2.Client(base_url=hub.url, headers=headers) as client:
 
-    return fire
+        def fire(severity: str = "critical", name: str = "Latency is high") -> str:
+            body = {"name": name, "severity": severity, "fingerprint": f"{request.node.nodeid} {name}"}
+            answer = client.post("/api/v1/alerts", json=body)
+            assert answer.is_success, answer.text
+            return answer.json()["id"]
+
+        yield fire
 
 
 SLACK, PAGERDUTY = ("slack", "#alerts"), ("pagerduty", "pagerduty_events_default")
