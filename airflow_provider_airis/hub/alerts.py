@@ -194,7 +194,7 @@ def change(
 ) -> Alert:
     """The alert after a transition, which readers of the feed get to see."""
     # The ledger compares these times: two changes within a millisecond must still differ.
-    updated_at = max(transaction.now, alert.updated_at + 1)
+    updated_at = transaction.now = max(transaction.now, alert.updated_at + 1)
     touch(transaction, alert.id, updated_at=updated_at, **fields)
     changed = get(transaction.connection, alert.id, updated_at)
     _record(transaction, changed, kind, by, comment)

@@ -96,8 +96,9 @@ _keyed_event = msgspec.json.Decoder(_KeyedEvent)
 _tags = msgspec.json.Decoder(dict[str, str])
 _object = msgspec.json.Decoder(dict[str, Any])
 
-SeriesKey = tuple[str, str, str, bytes]
+SeriesKey = tuple[str, str, bytes]
 Row = tuple[int, int, float]
+_UNKNOWN: tuple[int, str | None] = (0, None)
 
 
 def unpack(content: bytes, encoding: str) -> bytes:
@@ -134,12 +135,12 @@ def read_metrics(
     document: bytes,
     form: Form,
     now: int,
-    known: dict[SeriesKey, int],
+    known: dict[SeriesKey, tuple[int, str]],
     resolve: Callable[[str, str, str, bytes], int],
 ) -> tuple[list[Row], list[Refusal]]:
     """Rows ``(series id, timestamp, value)`` of a metrics document, and what was refused.
 
-    :param known: series ids that need no check any more.
+    :param known: (source, name, undecoded tags) → id and unit of series that need no check any more.
     :param resolve: checks a series' source, name, unit and undecoded tags and gives its id, or raises :class:`Refused`.
     :raises Problem: 400, the document is none.
     """
@@ -160,8 +161,8 @@ def read_metrics(
             continue
         for i, point in enumerate(body.metrics):
             tags = bytes(point.tags)
-            series = known.get((source, point.name, point.unit, tags))
-            if series is None:
+            series, unit = known.get((source, point.name, tags), _UNKNOWN)
+            if unit != point.unit:
                 try:
                     series = resolve(source, point.name, point.unit, tags)
                 except Refused as refused:

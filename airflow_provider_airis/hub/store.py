@@ -108,9 +108,9 @@ class Store:
 
     def __init__(self, url: str, *, busy_timeout: float = 5) -> None:
         self._engine = db.connect(url, busy_timeout=busy_timeout)
-        self._known: dict[SeriesKey, int] = {}
+        self._known: dict[SeriesKey, tuple[int, str]] = {}
         self._evaluator = Evaluator()
-        self._opened = time.monotonic()
+        self._opened = _now()
         self._listeners: list[Callable[[dict[str, int]], None]] = []
         with _outages():
             db.create_tables(self._engine)
@@ -215,7 +215,7 @@ class Store:
         transaction.cached = True
         if len(self._known) >= _KNOWN_SERIES:
             self._known.clear()
-        self._known[source, name, unit, tags] = series_id
+        self._known[source, name, tags] = series_id, unit
         return series_id
 
     def ingest_events(
@@ -279,7 +279,7 @@ class Store:
         """What is due from time to time: evaluate what was missed, close what is gone, expire answers."""
         self._evaluator.catch_up(transaction)
         # After an outage the collectors get an hour to say that their series live.
-        if time.monotonic() - self._opened > 3600:
+        if transaction.now - self._opened > 3_600_000:
             close_gone(transaction)
         expired = db.answers.c.at < transaction.now - ANSWERS_KEPT_MS
         transaction.connection.execute(delete(db.answers).where(expired))
@@ -448,7 +448,7 @@ class Store:
         if step is not None:
             for series in answer:
                 series.points = _aggregated(series.points, step, aggregation)
-        return answer
+        return sorted(answer, key=_identity)
 
     def coverage(
         self, *, start: int, end: int, step: int, source: str | None = None, name: str | None = None
@@ -489,7 +489,7 @@ class Store:
                         answer.append(SeriesCoverage(ref.source, ref.name, ref.tags, 0, []))
                     answer[-1].points += held
                     answer[-1].windows.append((opens, closes))
-        return answer
+        return sorted(answer, key=_identity)
 
     def activity(self, *, start: int, end: int, step: int) -> list[SourceActivity]:
         """Every source with its newest point and its points a step within ``[start, end)``; times in ms."""
@@ -525,7 +525,7 @@ class Store:
 
 def _series(connection: Connection, name: str | None, source: str | None, tags: dict[str, str]) -> dict[int, SeriesRef]:
     table = db.series.c
-    query = select(db.series).order_by(table.source, table.name, table.tags)
+    query = select(db.series)
     if name is not None:
         query = query.where(table.name == name)
     if source is not None:
@@ -536,6 +536,10 @@ def _series(connection: Connection, name: str | None, source: str | None, tags: 
         if tags.items() <= held.items():
             found[row.id] = SeriesRef(row.source, row.name, held, row.unit)
     return found
+
+
+def _identity(series: SeriesPoints | SeriesCoverage) -> tuple[str, str, list[tuple[str, str]]]:
+    return series.source, series.name, list(series.tags.items())
 
 
 def _aggregated(points: Iterable[tuple[int, float]], step: int, aggregation: str) -> list[tuple[int, float]]:

@@ -67,7 +67,7 @@ class Writer:
         self._works: deque[tuple[Work, Future[Any], int]] = deque()
         self._ready = threading.Condition()
         self._ending = False
-        self._thread = threading.Thread(target=self._run, name="hub-writer")
+        self._thread = threading.Thread(target=self._run, name="hub-writer", daemon=True)
         self._thread.start()
 
     def submit(self, work: Callable[[Transaction], T], *, size: int = 0) -> Future[T]:
