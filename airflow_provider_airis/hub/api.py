@@ -8,10 +8,9 @@ import binascii
 import logging
 import re
 import secrets
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, TypeVar
@@ -19,34 +18,34 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
 from airflow_provider_airis.hub import alerts as transitions
 from airflow_provider_airis.hub import pages
 from airflow_provider_airis.hub.alerts import Acknowledgement, AlertDetail, Delivery, ManualAlert
 from airflow_provider_airis.hub.auth import Tokens, require
-from airflow_provider_airis.hub.ingest import (
-    MAX_AHEAD_MS,
-    MAX_BODY,
-    MAX_TAG_KEY,
-    MAX_TAG_VALUE,
-    MAX_TAGS,
-    MAX_TEXT,
-    Form,
-    too_large,
-    unpack,
-)
-from airflow_provider_airis.hub.problems import MEDIA_TYPE, Overloaded, Problem, ProblemDocument, explain
+from airflow_provider_airis.hub.flow import Feeds, Intake, chunks
+from airflow_provider_airis.hub.ingest import MAX_TEXT, Form, unpack
+from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem, explain
 from airflow_provider_airis.hub.rules import AGGREGATION, Rule, RuleBody
-from airflow_provider_airis.hub.store import (
-    EVENTS_FEED,
-    MAX_POINTS,
-    Consumer,
-    EventChange,
-    SeriesCoverage,
-    SeriesPoints,
-    Store,
+from airflow_provider_airis.hub.store import EVENTS_FEED, Consumer, EventChange, Store
+from airflow_provider_airis.hub.wire import (
+    CAPABILITIES,
+    MAX_WAIT_S,
+    AlertChanges,
+    AlertsPage,
+    Capabilities,
+    CoverageAnswer,
+    EventChanges,
+    EventsBatch,
+    Health,
+    Limits,
+    MetricsBatch,
+    Place,
+    QueryAnswer,
+    RulesAnswer,
+    docs,
+    openapi,
 )
 from airflow_provider_airis.hub.writer import Transaction
 from airflow_provider_airis.records import (
@@ -64,160 +63,9 @@ from airflow_provider_airis.records import (
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-MAX_WAIT_S = 60
 MAX_REQUESTS = 1024
 MAX_HELD = 128 << 20
 TEND_S = 30
-CAPABILITIES = {
-    "metrics.ingest": True,
-    "metrics.batch": True,
-    "metrics.query": True,
-    "metrics.coverage": True,
-    "events.ingest": True,
-    "events.batch": True,
-    "events.changes": True,
-    "alerts": True,
-    "alerts.changes": True,
-    "consumers": True,
-    "notifications": True,
-    "rules": True,
-    "idempotency": True,
-    "ndjson": True,
-    "integrations.webhooks": False,
-    "integrations.user-sync": False,
-    "users": False,
-}
-
-
-class MetricsBatch(msgspec.Struct):
-    """Body of ``POST /api/v1/metrics/batch``; as NDJSON one :class:`MetricsBody` a line."""
-
-    batches: list[MetricsBody]
-
-
-class EventsBatch(msgspec.Struct):
-    """Body of ``POST /api/v1/events/batch``; as NDJSON one event a line. An event without a key is always new."""
-
-    events: list[KeyedEventBody]
-
-
-class AlertsPage(msgspec.Struct):
-    """Alerts, newest first; ``cursor`` asks for the next page, null on the last."""
-
-    alerts: list[Alert]
-    cursor: str | None
-
-
-class AlertChanges(msgspec.Struct):
-    """A page of the feed; ``sequence`` is where the next one starts."""
-
-    changes: list[AlertChange]
-    sequence: int
-
-
-class EventChanges(msgspec.Struct):
-    """A page of the feed of events."""
-
-    changes: list[EventChange]
-    sequence: int
-
-
-class Place(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of ``PUT /api/v1/consumers/{name}``."""
-
-    sequence: int
-    force: bool = False
-
-
-class QueryAnswer(msgspec.Struct):
-    """The series that have points, and their points."""
-
-    series: list[SeriesPoints]
-
-
-class CoverageAnswer(msgspec.Struct):
-    """The series that have points, and where."""
-
-    series: list[SeriesCoverage]
-
-
-class RulesAnswer(msgspec.Struct):
-    """All rules."""
-
-    rules: list[Rule]
-
-
-class Health(msgspec.Struct):
-    """``ok``, or ``unavailable`` while the store is."""
-
-    status: str
-    store: str
-
-
-class Limits(msgspec.Struct):
-    """What is refused beyond."""
-
-    body_bytes: int = MAX_BODY
-    text_characters: int = MAX_TEXT
-    tag_key_characters: int = MAX_TAG_KEY
-    tag_value_characters: int = MAX_TAG_VALUE
-    tags: int = MAX_TAGS
-    ahead_ms: int = MAX_AHEAD_MS
-    query_points: int = MAX_POINTS
-    wait_s: int = MAX_WAIT_S
-
-
-class Capabilities(msgspec.Struct):
-    """What this hub offers."""
-
-    version: str
-    capabilities: dict[str, bool]
-    compression: list[str]
-    limits: Limits
-
-
-class Feeds:
-    """Wakes those who wait for a feed to grow, at once and without polling. Belongs to the event loop."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._loop = asyncio.get_running_loop()
-        self._waiting: set[asyncio.Event] = set()
-        self.closing = False
-        store.listen(self._grown)
-
-    def _grown(self, _feeds: dict[str, int]) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._wake)
-
-    def close(self) -> None:
-        """Let everybody go: the hub ends."""
-        self.closing = True
-        self._wake()
-
-    def _wake(self) -> None:
-        for event in self._waiting:
-            event.set()
-
-    async def read(
-        self, feed: str, after: int, wait: float, page: Callable[[int], Awaitable[Sequence[T]]]
-    ) -> Sequence[T]:
-        """A page behind a sequence, as soon as there is one or the wait is over."""
-        deadline = time.monotonic() + wait
-        event = asyncio.Event()
-        self._waiting.add(event)
-        try:
-            while True:
-                event.clear()
-                if self._store.last[feed] > after and (changes := await page(after)):
-                    return changes
-                left = deadline - time.monotonic()
-                if left <= 0 or self.closing:
-                    return ()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), left)
-        finally:
-            self._waiting.discard(event)
 
 
 def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_HELD) -> FastAPI:
@@ -248,7 +96,7 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _crash)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
 
 
@@ -301,54 +149,6 @@ async def _crash(request: Request, _error: Exception) -> Response:
 # Requests
 
 
-class Intake:
-    """The ingest requests in memory, from their first byte to their answer; beyond a bound new ones are refused."""
-
-    def __init__(self, max_requests: int, max_bytes: int) -> None:
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
-        self._requests = 0
-        self._bytes = 0
-
-    @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """The body as it was sent, held until the request is answered.
-
-        :raises Overloaded: others hold too much already.
-        """
-        if self._requests >= self._max_requests:
-            raise Overloaded
-        self._requests += 1
-        held = 0
-        try:
-            content = bytearray()
-            async for chunk in _chunks(request):
-                held += len(chunk)
-                self._bytes += len(chunk)
-                if self._bytes > self._max_bytes:
-                    raise Overloaded
-                content += chunk
-            yield bytes(content)
-        finally:
-            self._requests -= 1
-            self._bytes -= held
-
-
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    if int(request.headers.get("content-length") or 0) > MAX_BODY:
-        raise too_large()
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > MAX_BODY:
-            raise too_large()
-        yield chunk
-
-
-async def _body(request: Request) -> bytes:
-    return b"".join([chunk async for chunk in _chunks(request)])
-
-
 async def _read(request: Request, what: Callable[[], T]) -> T:
     """Do a read of the store in a thread."""
     return await asyncio.get_running_loop().run_in_executor(request.app.state.readers, what)
@@ -379,6 +179,21 @@ async def _write(
     return Response(answer, status, headers, "application/json" if answer else None)
 
 
+async def _change(request: Request, kind: type[T], work: Callable[[Transaction, T], tuple[int, Any]]) -> Response:
+    """The same with a body that must be of a kind; no body is an empty object."""
+
+    def decode(transaction: Transaction, document: bytes) -> tuple[int, Any]:
+        try:
+            body = msgspec.json.decode(document or b"{}", type=kind)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            pointer, detail = explain(error)
+            raise Problem(400, detail, pointer=pointer) from None
+        return work(transaction, body)
+
+    content = b"".join([chunk async for chunk in chunks(request)])
+    return await _write(request, content, decode)
+
+
 def _key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key") if request.method == "POST" else None
     if key is not None and not 1 <= len(key) <= MAX_TEXT:
@@ -394,14 +209,6 @@ def _form(request: Request, *, batch: bool) -> Form:
         offered = "application/json or application/x-ndjson" if batch else "application/json"
         raise Problem(415, f"Content-Type {kind!r} is not taken here: use {offered}")
     return "batch" if batch else "single"
-
-
-def _decode(document: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(document or b"{}", type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        pointer, detail = explain(error)
-        raise Problem(400, detail, pointer=pointer) from None
 
 
 def _time(value: str, pointer: str) -> int:
@@ -433,67 +240,6 @@ def _behind(cursor: str) -> tuple[int, str]:
         return int(timestamp), alert_id
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise Problem(400, "the cursor is none of this hub's", pointer="/cursor") from None
-
-
-# The OpenAPI document's models are the records themselves
-
-_MODELS = (
-    Acknowledgement,
-    AlertChanges,
-    AlertDetail,
-    AlertsPage,
-    Capabilities,
-    Consumer,
-    CoverageAnswer,
-    Delivery,
-    EventBody,
-    EventChanges,
-    EventsBatch,
-    Health,
-    IngestAnswer,
-    ManualAlert,
-    MetricsBatch,
-    MetricsBody,
-    Notification,
-    Place,
-    ProblemDocument,
-    QueryAnswer,
-    Rule,
-    RuleBody,
-    RulesAnswer,
-)
-
-
-def _schema(model: type) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-
-
-def _docs(
-    answer: type | None = None, body: type | None = None, *, status: int = 200, lines: type | None = None
-) -> dict[str, Any]:
-    documented: dict[str, Any] = {"response_class": Response, "status_code": status}
-    documented["responses"] = {
-        status: {"description": "Done", "content": _schema(answer) if answer else {}},
-        "default": {
-            "description": "Problem",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
-        },
-    }
-    if body is not None:
-        content = _schema(body)
-        if lines is not None:
-            content["application/x-ndjson"] = {"schema": {"$ref": f"#/components/schemas/{lines.__name__}"}}
-        documented["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
-    return documented
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    _, components = msgspec.json.schema_components(_MODELS, ref_template="#/components/schemas/{name}")
-    document.setdefault("components", {})["schemas"] = components
-    document["components"]["securitySchemes"] = {"BearerAuth": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{"BearerAuth": []}]
-    return document
 
 
 router = APIRouter(prefix="/api/v1")
@@ -537,25 +283,25 @@ async def _ingest_events(request: Request, *, batch: bool) -> Response:
         )
 
 
-@router.post("/metrics/ingest", dependencies=_ingest, **_docs(IngestAnswer, MetricsBody))
+@router.post("/metrics/ingest", dependencies=_ingest, **docs(IngestAnswer, MetricsBody))
 async def ingest_metrics(request: Request) -> Response:
     """Store points of one timestamp and source."""
     return await _ingest_metrics(request, batch=False)
 
 
-@router.post("/metrics/batch", dependencies=_ingest, **_docs(IngestAnswer, MetricsBatch, lines=MetricsBody))
+@router.post("/metrics/batch", dependencies=_ingest, **docs(IngestAnswer, MetricsBatch, lines=MetricsBody))
 async def batch_metrics(request: Request) -> Response:
     """Store many bodies of ``/metrics/ingest``."""
     return await _ingest_metrics(request, batch=True)
 
 
-@router.post("/events/ingest", dependencies=_ingest, **_docs(IngestAnswer, EventBody))
+@router.post("/events/ingest", dependencies=_ingest, **docs(IngestAnswer, EventBody))
 async def ingest_event(request: Request) -> Response:
     """Store an event; its ``Idempotency-Key`` identifies it for good."""
     return await _ingest_events(request, batch=False)
 
 
-@router.post("/events/batch", dependencies=_ingest, **_docs(IngestAnswer, EventsBatch, lines=KeyedEventBody))
+@router.post("/events/batch", dependencies=_ingest, **docs(IngestAnswer, EventsBatch, lines=KeyedEventBody))
 async def batch_events(request: Request) -> Response:
     """Store many events, each with its own ``idempotency_key``."""
     return await _ingest_events(request, batch=True)
@@ -564,7 +310,7 @@ async def batch_events(request: Request) -> Response:
 # Metrics
 
 
-@router.get("/metrics/query", dependencies=_reader, **_docs(QueryAnswer))
+@router.get("/metrics/query", dependencies=_reader, **docs(QueryAnswer))
 async def query_metrics(
     request: Request,
     start: _From = None,
@@ -592,7 +338,7 @@ async def query_metrics(
     return Response(await _read(request, read), media_type="application/json")
 
 
-@router.get("/metrics/coverage", dependencies=_reader, **_docs(CoverageAnswer))
+@router.get("/metrics/coverage", dependencies=_reader, **docs(CoverageAnswer))
 async def cover_metrics(
     request: Request,
     start: _From = None,
@@ -615,7 +361,7 @@ async def cover_metrics(
 # Alerts
 
 
-@router.get("/alerts", dependencies=_reader, **_docs(AlertsPage))
+@router.get("/alerts", dependencies=_reader, **docs(AlertsPage))
 async def list_alerts(
     request: Request,
     status: Annotated[list[AlertStatus], Query()] = [],  # noqa: B006
@@ -635,7 +381,7 @@ async def list_alerts(
     return _answer(AlertsPage(page, _cursor(page[-1]) if len(found) > limit else None))
 
 
-@router.get("/alerts/changes", dependencies=_reader, **_docs(AlertChanges))
+@router.get("/alerts/changes", dependencies=_reader, **docs(AlertChanges))
 async def alert_changes(
     request: Request, after: _After = None, consumer: _By = None, limit: _Limit = 500, wait: _Wait = 0
 ) -> Response:
@@ -650,7 +396,7 @@ async def alert_changes(
     return _answer(AlertChanges(list(changes), changes[-1].sequence if changes else start))
 
 
-@router.get("/events/changes", dependencies=_reader, **_docs(EventChanges))
+@router.get("/events/changes", dependencies=_reader, **docs(EventChanges))
 async def event_changes(
     request: Request,
     after: _After = None,
@@ -679,7 +425,7 @@ async def _start(request: Request, after: int | None, consumer: str | None) -> i
     return 0 if found is None else found.sequence
 
 
-@router.get("/alerts/{alert_id}", dependencies=_reader, **_docs(AlertDetail))
+@router.get("/alerts/{alert_id}", dependencies=_reader, **docs(AlertDetail))
 async def get_alert(request: Request, alert_id: str) -> Response:
     """One alert with its ledger, history, rule and series."""
     found = await _read(request, lambda: request.app.state.store.alert(alert_id))
@@ -688,61 +434,42 @@ async def get_alert(request: Request, alert_id: str) -> Response:
     return _answer(found)
 
 
-@router.post("/alerts", dependencies=_alerts, **_docs(Alert, ManualAlert, status=201))
+@router.post("/alerts", dependencies=_alerts, **docs(Alert, ManualAlert, status=201))
 async def post_alert(request: Request) -> Response:
     """Raise a manual alert: 201, or 200 with the one that is open under the same fingerprint."""
 
-    def work(transaction: Transaction, document: bytes) -> tuple[int, Alert]:
-        new, alert = transitions.post(transaction, _decode(document, ManualAlert))
+    def work(transaction: Transaction, body: ManualAlert) -> tuple[int, Alert]:
+        new, alert = transitions.post(transaction, body)
         return (201 if new else 200), alert
 
-    return await _write(request, await _body(request), work)
+    return await _change(request, ManualAlert, work)
 
 
-@router.post("/alerts/{alert_id}/acknowledge", dependencies=_alerts, **_docs(Alert, Acknowledgement))
+@router.post("/alerts/{alert_id}/acknowledge", dependencies=_alerts, **docs(Alert, Acknowledgement))
 async def acknowledge_alert(request: Request, alert_id: str) -> Response:
     """Somebody looks after it. Changes firing alerts only."""
-    return await _write(
-        request,
-        await _body(request),
-        lambda transaction, document: (
-            200,
-            transitions.acknowledge(transaction, alert_id, _decode(document, Acknowledgement)),
-        ),
-    )
+    return await _change(request, Acknowledgement, lambda t, body: (200, transitions.acknowledge(t, alert_id, body)))
 
 
-@router.post("/alerts/{alert_id}/resolve", dependencies=_alerts, **_docs(Alert, Acknowledgement))
+@router.post("/alerts/{alert_id}/resolve", dependencies=_alerts, **docs(Alert, Acknowledgement))
 async def resolve_alert(request: Request, alert_id: str) -> Response:
     """It is over. Changes open alerts only; a rule whose condition still holds fires anew."""
-    return await _write(
-        request,
-        await _body(request),
-        lambda transaction, document: (
-            200,
-            transitions.resolve(transaction, alert_id, _decode(document, Acknowledgement)),
-        ),
-    )
+    return await _change(request, Acknowledgement, lambda t, body: (200, transitions.resolve(t, alert_id, body)))
 
 
 @router.put(
     "/alerts/{alert_id}/notifications/{channel}/{target:path}",
     dependencies=_alerts,
-    **_docs(Notification, Delivery),
+    **docs(Notification, Delivery),
 )
 async def put_notification(request: Request, alert_id: str, channel: str, target: str) -> Response:
     """Write the delivery ledger."""
-    return await _write(
-        request,
-        await _body(request),
-        lambda transaction, document: (
-            200,
-            transitions.deliver(transaction, alert_id, channel, target, _decode(document, Delivery)),
-        ),
+    return await _change(
+        request, Delivery, lambda t, body: (200, transitions.deliver(t, alert_id, channel, target, body))
     )
 
 
-@router.get("/consumers/{name}", dependencies=_reader, **_docs(Consumer))
+@router.get("/consumers/{name}", dependencies=_reader, **docs(Consumer))
 async def get_consumer(request: Request, name: str) -> Response:
     """How far a reader has come."""
     found = await _read(request, lambda: request.app.state.store.consumer(name))
@@ -751,28 +478,23 @@ async def get_consumer(request: Request, name: str) -> Response:
     return _answer(found)
 
 
-@router.put("/consumers/{name}", dependencies=_alerts, **_docs(Consumer, Place))
+@router.put("/consumers/{name}", dependencies=_alerts, **docs(Consumer, Place))
 async def put_consumer(request: Request, name: str) -> Response:
     """Commit a place; a lower one changes nothing unless forced. Answers what is in force."""
     store: Store = request.app.state.store
-
-    def work(transaction: Transaction, document: bytes) -> tuple[int, Consumer]:
-        place = _decode(document, Place)
-        return 200, store.commit(transaction, name, place.sequence, force=place.force)
-
-    return await _write(request, await _body(request), work)
+    return await _change(request, Place, lambda t, body: (200, store.commit(t, name, body.sequence, force=body.force)))
 
 
 # Rules
 
 
-@router.get("/rules", dependencies=_reader, **_docs(RulesAnswer))
+@router.get("/rules", dependencies=_reader, **docs(RulesAnswer))
 async def list_rules(request: Request) -> Response:
     """All rules."""
     return _answer(RulesAnswer(await _read(request, request.app.state.store.rules)))
 
 
-@router.get("/rules/{rule_id}", dependencies=_reader, **_docs(Rule))
+@router.get("/rules/{rule_id}", dependencies=_reader, **docs(Rule))
 async def get_rule(request: Request, rule_id: str) -> Response:
     """One rule."""
     found = await _read(request, lambda: request.app.state.store.rule(rule_id))
@@ -781,40 +503,39 @@ async def get_rule(request: Request, rule_id: str) -> Response:
     return _answer(found)
 
 
-def _rule(document: bytes, rule_id: str | None) -> Rule:
-    body = _decode(document, RuleBody)
+def _rule(body: RuleBody, rule_id: str | None) -> Rule:
     if rule_id is not None and body.id not in (None, rule_id):
         raise Problem(400, f"the address says {rule_id!r}", pointer="/id")
     fields = {name: getattr(body, name) for name in body.__struct_fields__}
     return Rule(**fields | {"id": rule_id or body.id or secrets.token_hex(8)})
 
 
-@router.post("/rules", dependencies=_admin, **_docs(Rule, RuleBody, status=201))
+@router.post("/rules", dependencies=_admin, **docs(Rule, RuleBody, status=201))
 async def post_rule(request: Request) -> Response:
     """Add a rule; it gets an id unless it has one."""
     store: Store = request.app.state.store
 
-    def work(transaction: Transaction, document: bytes) -> tuple[int, Rule]:
-        rule = _rule(document, None)
+    def work(transaction: Transaction, body: RuleBody) -> tuple[int, Rule]:
+        rule = _rule(body, None)
         store.put_rule(transaction, rule, replace=False)
         return 201, rule
 
-    return await _write(request, await _body(request), work)
+    return await _change(request, RuleBody, work)
 
 
-@router.put("/rules/{rule_id}", dependencies=_admin, **_docs(Rule, RuleBody))
+@router.put("/rules/{rule_id}", dependencies=_admin, **docs(Rule, RuleBody))
 async def put_rule(request: Request, rule_id: str) -> Response:
     """Set a rule: 201 where there was none, 200 where it replaces one."""
     store: Store = request.app.state.store
 
-    def work(transaction: Transaction, document: bytes) -> tuple[int, Rule]:
-        rule = _rule(document, rule_id)
+    def work(transaction: Transaction, body: RuleBody) -> tuple[int, Rule]:
+        rule = _rule(body, rule_id)
         return (201 if store.put_rule(transaction, rule, replace=True) else 200), rule
 
-    return await _write(request, await _body(request), work)
+    return await _change(request, RuleBody, work)
 
 
-@router.delete("/rules/{rule_id}", dependencies=_admin, **_docs(status=204))
+@router.delete("/rules/{rule_id}", dependencies=_admin, **docs(status=204))
 async def delete_rule(request: Request, rule_id: str) -> Response:
     """Delete a rule and resolve its alerts."""
     store: Store = request.app.state.store
@@ -829,7 +550,7 @@ async def delete_rule(request: Request, rule_id: str) -> Response:
 # The hub itself
 
 
-@router.get("/health", **_docs(Health))
+@router.get("/health", **docs(Health))
 async def health(request: Request) -> Response:
     """Alive, and able to write: 503 when it is not. Needs no token."""
     store: Store = request.app.state.store
@@ -841,13 +562,13 @@ async def health(request: Request) -> Response:
     return _answer(Health("ok", "ok"))
 
 
-@router.get("/capabilities", dependencies=[Depends(require(None))], **_docs(Capabilities))
+@router.get("/capabilities", dependencies=[Depends(require(None))], **docs(Capabilities))
 async def capabilities(request: Request) -> Response:
     """What this hub offers."""
     return _answer(Capabilities(request.app.version, CAPABILITIES, ["gzip"], Limits()))
 
 
 @router.get("/openapi.json", dependencies=_reader, include_in_schema=False)
-async def openapi(request: Request) -> Response:
+async def openapi_document(request: Request) -> Response:
     """The contract as an OpenAPI document."""
     return _answer(request.app.openapi())

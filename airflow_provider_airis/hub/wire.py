@@ -1,0 +1,200 @@
+"""Bodies and answers beyond the records, and the OpenAPI document that all of them make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+
+from airflow_provider_airis.hub.alerts import Acknowledgement, AlertDetail, Delivery, ManualAlert
+from airflow_provider_airis.hub.ingest import (
+    MAX_AHEAD_MS,
+    MAX_BODY,
+    MAX_TAG_KEY,
+    MAX_TAG_VALUE,
+    MAX_TAGS,
+    MAX_TEXT,
+)
+from airflow_provider_airis.hub.problems import MEDIA_TYPE, ProblemDocument
+from airflow_provider_airis.hub.rules import Rule, RuleBody
+from airflow_provider_airis.hub.store import MAX_POINTS, Consumer, EventChange, SeriesCoverage, SeriesPoints
+from airflow_provider_airis.records import (
+    Alert,
+    AlertChange,
+    EventBody,
+    IngestAnswer,
+    KeyedEventBody,
+    MetricsBody,
+    Notification,
+)
+
+MAX_WAIT_S = 60
+CAPABILITIES = {
+    "metrics.ingest": True,
+    "metrics.batch": True,
+    "metrics.query": True,
+    "metrics.coverage": True,
+    "events.ingest": True,
+    "events.batch": True,
+    "events.changes": True,
+    "alerts": True,
+    "alerts.changes": True,
+    "consumers": True,
+    "notifications": True,
+    "rules": True,
+    "idempotency": True,
+    "ndjson": True,
+    "integrations.webhooks": False,
+    "integrations.user-sync": False,
+    "users": False,
+}
+
+
+class MetricsBatch(msgspec.Struct):
+    """Body of ``POST /api/v1/metrics/batch``; as NDJSON one :class:`MetricsBody` a line."""
+
+    batches: list[MetricsBody]
+
+
+class EventsBatch(msgspec.Struct):
+    """Body of ``POST /api/v1/events/batch``; as NDJSON one event a line. An event without a key is always new."""
+
+    events: list[KeyedEventBody]
+
+
+class AlertsPage(msgspec.Struct):
+    """Alerts, newest first; ``cursor`` asks for the next page, null on the last."""
+
+    alerts: list[Alert]
+    cursor: str | None
+
+
+class AlertChanges(msgspec.Struct):
+    """A page of the feed; ``sequence`` is where the next one starts."""
+
+    changes: list[AlertChange]
+    sequence: int
+
+
+class EventChanges(msgspec.Struct):
+    """A page of the feed of events."""
+
+    changes: list[EventChange]
+    sequence: int
+
+
+class Place(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``PUT /api/v1/consumers/{name}``."""
+
+    sequence: int
+    force: bool = False
+
+
+class QueryAnswer(msgspec.Struct):
+    """The series that have points, and their points."""
+
+    series: list[SeriesPoints]
+
+
+class CoverageAnswer(msgspec.Struct):
+    """The series that have points, and where."""
+
+    series: list[SeriesCoverage]
+
+
+class RulesAnswer(msgspec.Struct):
+    """All rules."""
+
+    rules: list[Rule]
+
+
+class Health(msgspec.Struct):
+    """``ok``, or ``unavailable`` while the store is."""
+
+    status: str
+    store: str
+
+
+class Limits(msgspec.Struct):
+    """What is refused beyond."""
+
+    body_bytes: int = MAX_BODY
+    text_characters: int = MAX_TEXT
+    tag_key_characters: int = MAX_TAG_KEY
+    tag_value_characters: int = MAX_TAG_VALUE
+    tags: int = MAX_TAGS
+    ahead_ms: int = MAX_AHEAD_MS
+    query_points: int = MAX_POINTS
+    wait_s: int = MAX_WAIT_S
+
+
+class Capabilities(msgspec.Struct):
+    """What this hub offers."""
+
+    version: str
+    capabilities: dict[str, bool]
+    compression: list[str]
+    limits: Limits
+
+
+_MODELS = (
+    Acknowledgement,
+    AlertChanges,
+    AlertDetail,
+    AlertsPage,
+    Capabilities,
+    Consumer,
+    CoverageAnswer,
+    Delivery,
+    EventBody,
+    EventChanges,
+    EventsBatch,
+    Health,
+    IngestAnswer,
+    ManualAlert,
+    MetricsBatch,
+    MetricsBody,
+    Notification,
+    Place,
+    ProblemDocument,
+    QueryAnswer,
+    Rule,
+    RuleBody,
+    RulesAnswer,
+)
+
+
+def _schema(model: type) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+
+
+def docs(
+    answer: type | None = None, body: type | None = None, *, status: int = 200, lines: type | None = None
+) -> dict[str, Any]:
+    """What a route says of itself: its answer, its body, and what is a line of the body as NDJSON."""
+    documented: dict[str, Any] = {"response_class": Response, "status_code": status}
+    documented["responses"] = {
+        status: {"description": "Done", "content": _schema(answer) if answer else {}},
+        "default": {
+            "description": "Problem",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        },
+    }
+    if body is not None:
+        content = _schema(body)
+        if lines is not None:
+            content["application/x-ndjson"] = {"schema": {"$ref": f"#/components/schemas/{lines.__name__}"}}
+        documented["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
+    return documented
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document; its models are the structs themselves."""
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    _, components = msgspec.json.schema_components(_MODELS, ref_template="#/components/schemas/{name}")
+    document.setdefault("components", {})["schemas"] = components
+    document["components"]["securitySchemes"] = {"BearerAuth": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"BearerAuth": []}]
+    return document
