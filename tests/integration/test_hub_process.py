@@ -1,0 +1,243 @@
+"""What the hub's process promises: nothing acknowledged is lost, and it ends when told to."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from airflow_provider_airis.hub.api import create_app
+from airflow_provider_airis.hub.auth import Tokens
+from airflow_provider_airis.hub.server import Server as HubServer
+from airflow_provider_airis.hub.store import Store
+from sandbox.process import ROOT
+from tests.conftest import Hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(tmp_path)
+    yield hub
+    hub.server.stop()
+
+
+def client(hub: Hub) -> httpx2.Client:
+    return httpx2.Client(base_url=f"{hub.url}/api/v1", headers={"Authorization": f"Bearer {hub.token}"}, timeout=30)
+
+
+def body(at: int, value: float = 1) -> dict[str, Any]:
+    return {"timestamp": at, "source": "s", "metrics": [{"name": "n", "value": value, "unit": "", "tags": {}}]}
+
+
+def until(what: Callable[[], Any], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_what_was_acknowledged_survives_sigkill(hub: Hub) -> None:
+    acknowledged: list[int] = []
+    enough = threading.Event()
+
+    def send(first: int) -> None:
+        with client(hub) as connection, suppress(httpx2.TransportError):
+            for at in range(first, first + 100_000):
+                connection.post("/metrics/ingest", json=body(at)).raise_for_status()
+                acknowledged.append(at)
+                if len(acknowledged) > 200:
+                    enough.set()
+
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send, worker * 1_000_000) for worker in range(4)]
+        assert enough.wait(30)
+        hub.server.kill()
+        for sender in senders:
+            sender.result(30)
+    hub.server = hub.start()
+    with client(hub) as connection:
+        (series,) = connection.get("/metrics/query").json()["series"]
+    held = {at for at, _ in series["points"]}
+    assert set(acknowledged) <= held
+    # What was under way may have been stored too, but no more than one call a sender.
+    assert len(held - set(acknowledged)) <= 4
+
+
+def test_a_restart_continues_the_feed_and_remembers_answers(hub: Hub) -> None:
+    def raise_alert() -> httpx2.Response:
+        with client(hub) as connection:
+            return connection.post(
+                "/alerts", json={"name": "drift", "severity": "low"}, headers={"Idempotency-Key": "first"}
+            )
+
+    def feed(after: int = 0) -> list[tuple[int, str]]:
+        with client(hub) as connection:
+            changes = connection.get("/alerts/changes", params={"after": after}).json()["changes"]
+            return [(change["sequence"], change["change"]) for change in changes]
+
+    first = raise_alert()
+    with client(hub) as connection:
+        connection.put("/consumers/airflow", json={"sequence": 1}).raise_for_status()
+    hub.server.kill()
+    hub.server = hub.start()
+    again = raise_alert()
+    assert (again.status_code, again.content) == (201, first.content)
+    with client(hub) as connection:
+        connection.post(f"/alerts/{first.json()['id']}/resolve").raise_for_status()
+        assert connection.get("/consumers/airflow").json()["sequence"] == 1
+        page = connection.get("/alerts/changes", params={"consumer": "airflow"}).json()
+    assert feed() == [(1, "fired"), (2, "resolved")]
+    assert [change["change"] for change in page["changes"]] == ["resolved"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_at_once_though_readers_wait(hub: Hub, sign: signal.Signals) -> None:
+    with client(hub) as connection, ThreadPoolExecutor(3) as pool:
+        polls = [pool.submit(connection.get, "/alerts/changes", params={"wait": 60}) for _ in range(3)]
+        until(lambda: len(established(hub)) >= 3)
+        # Answered behind them: by now they have been read.
+        assert connection.get("/health").status_code == 200
+        before = time.monotonic()
+        hub.server.process.send_signal(sign)
+        assert hub.server.process.wait(10) == 0
+        assert time.monotonic() - before < 3
+        for poll in polls:
+            answer = poll.result(10)
+            assert (answer.status_code, answer.json()["changes"]) == (200, [])
+    log = hub.server.log.read_text()
+    assert log.startswith("ready http")
+    assert "Traceback" not in log
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", hub.server.port), 1):
+        pass
+
+
+def established(hub: Hub) -> list[str]:
+    """The hub's connections that clients hold open (state 01 in Linux' table)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row[2] for row in rows if row[1].endswith(f":{hub.server.port:04X}") and row[3] == "01"]
+
+
+def test_while_another_holds_the_database_nothing_is_acknowledged(hub: Hub) -> None:
+    with client(hub) as connection, closing(sqlite3.connect(hub.folder / "hub.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = connection.post("/metrics/ingest", json=body(5), headers={"Idempotency-Key": "k"})
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "locked" in answer.json()["detail"]
+        assert connection.get("/metrics/query").json() == {"series": []}
+        health = httpx2.get(f"{hub.url}/api/v1/health", timeout=30)
+        assert (health.status_code, health.json()["status"]) == (503, "unavailable")
+        other.execute("ROLLBACK")
+        answer = connection.post("/metrics/ingest", json=body(5), headers={"Idempotency-Key": "k"})
+        assert answer.json() == {"accepted": 1, "duplicates": 0, "rejected": []}
+        assert connection.get("/health").status_code == 200
+
+
+def test_the_tokens_file_is_its_owners(hub: Hub) -> None:
+    path = hub.folder / "tokens.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (entry,) = json.loads(path.read_text()).values()
+    assert entry["scopes"] == ["ingest", "read", "alerts", "admin"]
+    assert len(entry["token"]) >= 32
+    assert entry["token"] not in hub.server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("nonsense secret", "must hold"),
+        ("{}", "must hold"),
+        ('{"a": {"token": "secret", "scopes": []}}', "16 characters"),
+        ('{"a": {"token": "secret-secret-secret", "scopes": ["root"]}}', "unknown scopes"),
+        ('{"a": {"token": 5, "scopes": ["read"]}}', "16 characters"),
+    ],
+)
+def test_a_bad_tokens_file_is_named_without_its_secrets(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(content)
+    ended = run("--database", f"sqlite:///{tmp_path}/hub.db", "--tokens", str(path))
+    assert ended.returncode == 1
+    assert str(path) in ended.stderr
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+def test_a_bad_database_or_port_is_named(tmp_path: Path) -> None:
+    tokens = "--tokens", f"{tmp_path}/tokens.json"
+    ended = run("--database", f"sqlite:///{tmp_path}/none/hub.db", *tokens)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "unable to open database file" in ended.stderr
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run("--database", f"sqlite:///{tmp_path}/hub.db", *tokens, "--port", port)
+    assert ended.returncode != 0
+    assert "address already in use" in ended.stderr
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "airflow_provider_airis.hub", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextmanager
+def in_process(folder: Path, **limits: int) -> Iterator[tuple[Store, httpx2.Client]]:
+    """A hub with limits of its own, in a thread."""
+    store = Store(f"sqlite:///{folder}/hub.db")
+    tokens = Tokens({"all": ("everything-0123456789", frozenset({"ingest", "read", "alerts"}))})
+    server = HubServer(create_app(store, tokens, **limits))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        headers = {"Authorization": "Bearer everything-0123456789"}
+        with httpx2.Client(base_url=f"{server.url}/api/v1", headers=headers, timeout=30) as connection:
+            yield store, connection
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        store.close()
+
+
+def test_too_much_at_once_is_put_off_while_the_rest_goes_on(tmp_path: Path) -> None:
+    with in_process(tmp_path, max_requests=2) as (store, connection), ThreadPoolExecutor(2) as pool:
+        go, stuck = threading.Event(), threading.Event()
+
+        def block(_: object) -> bool:
+            stuck.set()
+            return go.wait(20)
+
+        store.submit(block)
+        assert stuck.wait(10)
+        waiting = [pool.submit(connection.post, "/metrics/ingest", json=body(at)) for at in range(2)]
+        until(lambda: connection.post("/metrics/ingest", json=body(9)).status_code == 429)
+        answer = connection.post("/metrics/ingest", json=body(9))
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert connection.get("/alerts").status_code == 200
+        go.set()
+        assert [future.result(10).status_code for future in waiting] == [200, 200]
+        assert connection.post("/metrics/ingest", json=body(9)).status_code == 200
+
+
+def test_bodies_together_are_bounded(tmp_path: Path) -> None:
+    with in_process(tmp_path, max_bytes=100_000) as (_, connection):
+        large = json.dumps(body(1)) + " " * 100_000
+        answer = connection.post("/metrics/ingest", content=large)
+        assert (answer.status_code, "Retry-After" in answer.headers) == (429, True)
+        assert connection.post("/metrics/ingest", content=large[:90_000]).status_code == 200
+        assert connection.post("/metrics/ingest", content=large[:90_000]).status_code == 200
