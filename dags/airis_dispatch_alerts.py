@@ -6,7 +6,7 @@ shown a state already is not shown it twice. A delivery that failed for good is 
 clear it to deliver the alert's state of then.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
 
@@ -16,6 +16,8 @@ from airflow_provider_airis.sensors.alerts import AirisAlertSensor
 with DAG(
     dag_id="airis_dispatch_alerts",
     schedule="@continuous",
+    # Without one, Airflow gives the second run the first one's logical date, and never creates it.
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(seconds=5)},
