@@ -162,6 +162,8 @@ class Demo:
         self.changes: dict[str, int] = {}
         self.deliveries: list[Delivery] = []
         self.incident = ""
+        self.backfilled = False
+        self.counted = 0.0
 
     def start(self) -> None:
         """Hub, stand-ins and Airflow, with its connections, up and healthy."""
@@ -202,8 +204,9 @@ class Demo:
         self._enable(SYNC)
         # Enabled before, the Dag would have run yesterday on its own schedule, and that is one day of the backfill.
         self._enable(RECONCILE)
+        span = {"from": iso(self.history.start), "to": iso(self.history.end)}
+        self.expected = self.source.get("/_sandbox/published", params=span).raise_for_status().json()["points"]
         self._until(self._step, "the backfill or the alert's way did not come to an end", LIMIT_S)
-        self.display.settle()
         with self.display.phase("compared point for point with what the source has published"):
             return compare(self.addresses["sagemaker"], self.hub, [self.history, *self._synced()])
 
@@ -276,11 +279,28 @@ class Demo:
         return self._backfilled() and {"update", "resolve"} <= told
 
     def _backfilled(self) -> bool:
+        if self.backfilled:
+            return True
+        self._show_progress()
         runs = self._runs(RECONCILE, run_type="backfill")
         failed = [run["dag_run_id"] for run in runs if run["state"] == "failed"]
         if failed:
             raise DemoError(f"backfill: {', '.join(failed)} failed; see {self.airflow.url} and {self.airflow.logs}")
-        return len(runs) >= HISTORY_DAYS and all(run["state"] == "success" for run in runs)
+        self.backfilled = len(runs) >= HISTORY_DAYS and all(run["state"] == "success" for run in runs)
+        if self.backfilled:
+            self._show_progress(every=0)
+            self.display.settle()
+            self.display.say(f"backfill: {len(runs)} runs are done")
+        return self.backfilled
+
+    def _show_progress(self, every: float = 3) -> None:
+        """Count what the hub holds of the history; counting costs the hub some time, hence not always."""
+        if time.monotonic() - self.counted < every:
+            return
+        self.counted = time.monotonic()
+        span = {"from": self.history.start, "to": self.history.end, "step": 86_400}
+        held = self.hub.get("/api/v1/metrics/coverage", params=span).raise_for_status().json()["series"]
+        self.display.progress("backfill", sum(series["points"] for series in held), self.expected)
 
     def _synced(self) -> list[Window]:
         """The live windows that finished runs have read; neighbours are one."""
@@ -367,13 +387,55 @@ class Demo:
             )
 
     def _watch_deliveries(self) -> None:
-        seen = self._slack_deliveries() + self._pagerduty_deliveries()
-        for delivery in sorted(set(seen) - set(self.deliveries), key=lambda d: d.at):
-            waited = (delivery.at - self.changes.get(delivery.change, delivery.at)) / 1000
-            self.display.say(
-                f"{delivery.channel}: {delivery.kind}, {waited:.1f} s after the alert was {delivery.change}", "cyan"
-            )
+        stand_ins = {"Slack": self.slack, "PagerDuty": self.pagerduty}
+        seen = [
+            Delivery(name, request["kind"], request["at"])
+            for name, client in stand_ins.items()
+            for request in client.get("/_sandbox/requests").raise_for_status().json()
+        ]
+        for delivery in seen:
+            if delivery not in self.deliveries:
+                waited = (delivery.at - self.changes.get(delivery.change, delivery.at)) / 1000
+                self.display.say(
+                    f"{delivery.channel}: {delivery.kind}, {waited:.1f} s after the alert has {delivery.change}", "cyan"
+                )
         self.deliveries = seen
+
+
+@contextmanager
+def run_directory(parent: Path) -> Iterator[Path]:
+    """A new directory for one run, locked while it lasts, so that runs beside it are left alone. Old runs go."""
+    runs = parent / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / ".lock").open("w") as gate, ExitStack() as held:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        for old in runs.glob("*/lock"):
+            with old.open("w") as lock, suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old.parent)
+        run = runs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
+        run.mkdir()
+        fcntl.flock(held.enter_context((run / "lock").open("w")), fcntl.LOCK_EX)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield run
+
+
+def write_report(directory: Path, report: Report) -> None:
+    """Write ``report.json`` as a whole or not at all."""
+    draft = directory / f".report-{os.getpid()}.json"
+    draft.write_text(json.dumps(asdict(report), indent=2) + "\n")
+    draft.replace(directory / "report.json")
+
+
+def show(display: Display, report: Report, tally: Tally) -> None:
+    """The final table, and what is wrong if anything is."""
+    table = Table("figure", "value", title="What the source and the hub say", title_justify="left")
+    for name, value in asdict(report).items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
+        table.add_row(name, text)
+    display.console.print(table)
+    for fault in [*report.faults(), *tally.examples]:
+        display.say(fault, "bold red")
 
 
 def main() -> int:
@@ -414,42 +476,6 @@ def main() -> int:
     except (DemoError, RuntimeError, httpx2.HTTPError) as error:
         display.say(f"failed: {error}", "bold red")
         return 1
-
-
-@contextmanager
-def run_directory(parent: Path) -> Iterator[Path]:
-    """A new directory for one run, locked while it lasts, so that runs beside it are left alone. Old runs go."""
-    runs = parent / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / ".lock").open("w") as gate, ExitStack() as held:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        for old in runs.glob("*/lock"):
-            with old.open("w") as lock, suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(old.parent)
-        run = runs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
-        run.mkdir()
-        fcntl.flock(held.enter_context((run / "lock").open("w")), fcntl.LOCK_EX)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        yield run
-
-
-def write_report(directory: Path, report: Report) -> None:
-    """Write ``report.json`` as a whole or not at all."""
-    draft = directory / f".report-{os.getpid()}.json"
-    draft.write_text(json.dumps(asdict(report), indent=2) + "\n")
-    draft.replace(directory / "report.json")
-
-
-def show(display: Display, report: Report, tally: Tally) -> None:
-    """The final table, and what is wrong if anything is."""
-    table = Table("figure", "value", title="What the source and the hub say", title_justify="left")
-    for name, value in asdict(report).items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
-        table.add_row(name, text)
-    display.console.print(table)
-    for fault in [*report.faults(), *tally.examples]:
-        display.say(fault, "bold red")
 
 
 def _interrupt(*_: object) -> None:
