@@ -8,10 +8,8 @@ import re
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from http import HTTPStatus
 from pathlib import Path
 from time import time
 from types import TracebackType
@@ -56,13 +54,14 @@ _ADVICE = {
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
-class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
+class ApiHook(BaseHook):
     """Transport to one HTTP API. Opens nothing until the first request.
 
     The connection's host is the base URL, with or without scheme (https unless its schema says http), port and path
     prefix. Extras: ``verify`` (true, false or the path of a CA bundle) and ``timeout`` (seconds).
 
-    A subclass sets the class attributes, calls :meth:`request` and :meth:`pages`, may override :meth:`authenticate`.
+    A subclass sets the class attributes (``default_host`` is where the system is unless the connection says so), calls
+    :meth:`request` and :meth:`pages`, and may override :meth:`authenticate`, :meth:`check` and :meth:`problem`.
 
     :param conn_id: the Airflow connection.
     :param timeout: seconds to wait for the peer to accept, read or answer; over the connection's own.
@@ -81,7 +80,7 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
         self.conn_id = conn_id or self.default_conn_name
         self.timeout = timeout
         self.retries = retries
-        self._stop = threading.Event()
+        self._lock = threading.Lock()
         self._client: httpx2.Client | None = None
 
     def __repr__(self) -> str:
@@ -149,10 +148,11 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
         return _Bearer(token)
 
     def get_conn(self) -> httpx2.Client:
-        """The session, opened at the first call."""
-        if self._client is None:
-            self._client = httpx2.Client(**self._session())
-        return self._client
+        """The session, opened at the first call. It may be used from several threads."""
+        with self._lock:
+            if self._client is None:
+                self._client = httpx2.Client(**self._session())
+            return self._client
 
     def request(
         self,
@@ -165,6 +165,7 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
         headers: Mapping[str, str] | None = None,
         retry: bool | None = None,
         timeout: float | None = None,
+        stop: threading.Event | None = None,
     ) -> httpx2.Response:
         """Send a request and return its successful answer.
 
@@ -174,6 +175,7 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
         :param retry: whether sending it twice does no harm. By default all but a POST or PATCH without an
             ``Idempotency-Key``. Every attempt sends the same bytes; ``Retry-After`` is honoured.
         :param timeout: seconds, for this request only.
+        :param stop: once it is set, no further attempt is waited for.
         :raises RetryableError: timeouts, broken connections, HTTP 408, 425, 429, 500, 502, 503, 504.
         :raises PermanentError: any other answer that is not 2xx, with its ``status``, ``detail`` and ``pointer``.
         """
@@ -187,9 +189,13 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
                 raise self._broken(request, path, error) from error
             return self._checked(response, path)
 
-        sleep = tenacity.sleep_using_event(self._stop)
-        retrying = tenacity.Retrying(sleep=sleep, **self._policy(_harmless(request) if retry is None else retry))
-        return retrying(attempt)
+        policy = self._policy(_harmless(request) if retry is None else retry)
+        if stop is not None:
+            policy |= {
+                "sleep": tenacity.sleep_using_event(stop),
+                "stop": policy["stop"] | tenacity.stop_when_event_set(stop),
+            }
+        return tenacity.Retrying(**policy)(attempt)
 
     async def arequest(
         self,
@@ -323,7 +329,7 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
         if word.lower() in ("false", "0", "no") or self.base_url.startswith("http://"):
             return False
         if word.lower() in ("", "true", "1", "yes", "none"):
-            return True
+            return httpx2.create_ssl_context()
         path = Path(word)
         try:
             if path.is_dir():
@@ -357,9 +363,7 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
     def _policy(self, retry: bool) -> dict[str, Any]:
         return {
             "retry": tenacity.retry_if_exception(_worth_waiting),
-            "stop": tenacity.stop_any(
-                tenacity.stop_after_attempt(self.retries + 1 if retry else 1), tenacity.stop_when_event_set(self._stop)
-            ),
+            "stop": tenacity.stop_after_attempt(self.retries + 1 if retry else 1),
             "wait": _wait,
             "before_sleep": self._announce,
             "reraise": True,
@@ -374,12 +378,12 @@ class ApiHook(BaseHook, AbstractContextManager["ApiHook"]):
         if 200 <= status < 300:
             return response
         detail, pointer = (self._redacted(text) for text in self.problem(response))
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-        message = f"{self._asked(response.request.method, path)} answered {status} {phrase}".rstrip()
+        answer = f"{status} {httpx2.codes.get_reason_phrase(status)}".rstrip()
+        message = f"{self._asked(response.request.method, path)} answered {answer}"
         if detail or pointer:
             message += f" ({'; '.join(filter(None, (_short(detail), pointer and f'at {pointer}')))})"
         if 300 <= status < 400:
-            target = httpx2.URL(response.headers.get("location", "")).copy_with(query=None, userinfo=b"")
+            target = _without_secrets(response.headers.get("location", ""))
             raise PermanentError(
                 f"{message}, redirecting to {target}: put the final address into connection {self.conn_id}",
                 status=status,
@@ -432,6 +436,13 @@ class _Bearer(httpx2.Auth):
     def auth_flow(self, request: httpx2.Request) -> Iterator[httpx2.Request]:  # type: ignore[override]
         request.headers["Authorization"] = self._header
         yield request
+
+
+def _without_secrets(url: str) -> str:
+    try:
+        return str(httpx2.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
+    except httpx2.InvalidURL:
+        return "what is no URL"
 
 
 def _is_ipv6(host: str) -> bool:

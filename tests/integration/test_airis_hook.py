@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.hooks import airis as module
+from airflow_provider_airis.hooks import delivery as module
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.records import Event, Metric, Notification
-from sandbox.faults import FaultProxy
+from sandbox.faults import Fault, FaultProxy
 
 DAY = 86_400_000
 START = (int(time.time() * 1000) - 30 * DAY) // 60_000 * 60_000
@@ -327,6 +327,25 @@ def test_capabilities_and_the_connections_words(hub, connect, hook):
     connect("worded", conn_type="airis", host=hub.url, extra={"consumer": "c", "dashboard_url": "https://d.example/x/"})
     assert AirisHook("worded").consumer == "c"
     assert AirisHook("worded").dashboard_url("a/b c") == "https://d.example/x/dashboard?alert=a%2Fb%20c"
+
+
+def test_airflow_makes_the_hook_from_a_connection(airis):
+    made = AirisHook.get_hook(airis)
+    assert isinstance(made, AirisHook)
+    assert made.test_connection()[0]
+
+
+def test_deliveries_side_by_side_on_one_hook_leave_each_other_alone(hub, connect, source):
+    with FaultProxy(hub.url) as proxy:
+        proxy.order(Fault("status", status=503, retry_after=1, path="/metrics/batch", times=2))
+        connect("proxied", conn_type="airis", host=proxy.url, password=hub.token)
+        with AirisHook("proxied") as hook, ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(hook.ingest, points(source, 10))
+            until(lambda: proxy.seen)
+            # One that ends while the other waits for its next attempt.
+            hook.event(Event("t", source, "info", START, {}, source))
+            assert waiting.result(20).points == 10
+            assert stored(hook, source) == [float(i) for i in range(10)]
 
 
 def test_the_source_is_not_pulled_beyond_what_is_on_its_way(httpserver, connect):
