@@ -17,6 +17,7 @@ from airflow_provider_airis.hub.writer import Transaction
 from airflow_provider_airis.records import Alert, AlertSeverity, AlertStatus, ChangeType, Notification
 
 FEED = "alerts"
+_CHUNK = 500
 
 
 class SeriesRef(msgspec.Struct, frozen=True):
@@ -113,8 +114,8 @@ def read(connection: Connection, where: Any, now: int, *, limit: int | None = No
 def _ledger(connection: Connection, ids: list[str]) -> dict[str, list[Notification]]:
     ledger: dict[str, list[Notification]] = {}
     table = db.notifications.c
-    for start in range(0, len(ids), 500):
-        query = select(db.notifications).where(table.alert_id.in_(ids[start : start + 500]))
+    for start in range(0, len(ids), _CHUNK):
+        query = select(db.notifications).where(table.alert_id.in_(ids[start : start + _CHUNK]))
         for row in connection.execute(query.order_by(table.alert_id, table.channel, table.target)):
             ledger.setdefault(row.alert_id, []).append(
                 Notification(row.channel, row.target, row.reference, row.status, row.at)
@@ -140,11 +141,14 @@ def get(connection: Connection, alert_id: str, now: int) -> Alert:
     return found[0]
 
 
-def find_open(transaction: Transaction, mark: str) -> Alert | None:
-    """The alert of a fingerprint that is not resolved."""
-    condition = (db.alerts.c.fingerprint == mark) & (db.alerts.c.status != "resolved")
-    found = read(transaction.connection, condition, transaction.now)
-    return found[0] if found else None
+def find_open(transaction: Transaction, marks: list[str]) -> dict[str, Alert]:
+    """The alerts of fingerprints that are not resolved."""
+    found: dict[str, Alert] = {}
+    for start in range(0, len(marks), _CHUNK):
+        table = db.alerts.c
+        condition = table.fingerprint.in_(marks[start : start + _CHUNK]) & (table.status != "resolved")
+        found |= {alert.fingerprint: alert for alert in read(transaction.connection, condition, transaction.now)}
+    return found
 
 
 def fire(
@@ -227,7 +231,7 @@ def post(transaction: Transaction, body: ManualAlert) -> tuple[bool, Alert]:
     mark = fields.pop("fingerprint") or fingerprint(
         body.name, body.source, body.model_id, body.environment, body.alert_type, body.tags
     )
-    alert = find_open(transaction, mark)
+    alert = find_open(transaction, [mark]).get(mark)
     if alert is None:
         return True, fire(transaction, mark, **fields)
     severity = fields.pop("severity")
@@ -260,5 +264,5 @@ def deliver(transaction: Transaction, alert_id: str, channel: str, target: str, 
     get(transaction.connection, alert_id, transaction.now)
     at = transaction.now if body.at is None else body.at
     entry = Notification(channel, target, body.reference, body.status, at)
-    db.upsert(transaction.connection, db.notifications, {"alert_id": alert_id, **msgspec.structs.asdict(entry)})
+    db.upsert(transaction.connection, db.notifications, [{"alert_id": alert_id, **msgspec.structs.asdict(entry)}])
     return entry

@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.sql.dml import ReturningInsert
 
 # SQLite numbers rows by itself only in a column that is exactly INTEGER.
 _SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
@@ -216,8 +217,7 @@ def create_tables(engine: Engine) -> None:
 
 def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> int | None:
     """Insert a row unless its key is there: the new row's primary key, None if it was there."""
-    statement = _insert(connection, table).on_conflict_do_nothing().returning(*table.primary_key.columns)
-    inserted = connection.execute(statement, row).first()
+    inserted = connection.execute(_missing(connection.dialect.name, table), row).first()
     return None if inserted is None else inserted[0]
 
 
@@ -225,23 +225,25 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, An
     """Insert the rows whose keys are not there yet: how many."""
     if not rows:
         return 0
-    return connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows).rowcount
+    return connection.execute(_insert(connection.dialect.name, table).on_conflict_do_nothing(), rows).rowcount
 
 
-def upsert(connection: Connection, table: Table, row: dict[str, Any]) -> None:
-    """Insert a row, or set the other columns of the one that has its primary key."""
+def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, or set the other columns of those that have their primary keys."""
     keys = [column.name for column in table.primary_key.columns]
-    connection.execute(
-        _insert(connection, table).on_conflict_do_update(
-            index_elements=keys, set_={name: value for name, value in row.items() if name not in keys}
-        ),
-        row,
-    )
+    insert = _insert(connection.dialect.name, table)
+    others = {name: insert.excluded[name] for name in rows[0] if name not in keys}
+    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=others), rows)
 
 
-def _insert(connection: Connection, table: Table) -> sqlite.Insert:
+@cache
+def _missing(dialect: str, table: Table) -> ReturningInsert[Any]:
+    return _insert(dialect, table).on_conflict_do_nothing().returning(*table.primary_key.columns)
+
+
+def _insert(dialect: str, table: Table) -> sqlite.Insert:
     # Both dialects have the same methods, under classes of their own.
-    make: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
+    make: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
     insert: sqlite.Insert = make(table)
     return insert
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from airflow_provider_airis.hub import alerts
 from airflow_provider_airis.hub import database as db
@@ -23,6 +26,20 @@ GONE_MS = 86_400_000
 # Labels that are fields of an alert; all others become tags.
 _FIELDS = ("environment", "model_id", "alert_type", "description")
 _CHUNK = 500
+_EVER = 1 << 62
+
+_STATES = select(db.rule_states).where(
+    db.rule_states.c.rule_id == bindparam("rule_id"),
+    db.rule_states.c.fingerprint.in_(bindparam("marks", expanding=True)),
+)
+_POINTS = (
+    select(db.points)
+    .where(db.points.c.series_id.in_(bindparam("ids", expanding=True)))
+    .where(db.points.c.timestamp > bindparam("after"), db.points.c.timestamp <= bindparam("until"))
+    .order_by(db.points.c.series_id, db.points.c.timestamp)
+)
+_VALUES = update(db.alerts).where(db.alerts.c.id == bindparam("alert_id")).values(current_value=bindparam("value"))
+T = TypeVar("T")
 
 
 @dataclass
@@ -41,7 +58,7 @@ class Evaluator:
 
     def __init__(self) -> None:
         self._rules: list[Rule] | None = None
-        self._groups: dict[tuple[str, str], Group] = {}
+        self._groups: dict[str, dict[str, Group]] = {}
         self._watched: dict[int, list[Group]] = {}
         self.horizon_ms = 0
 
@@ -69,7 +86,7 @@ class Evaluator:
                 continue
             source, tags = rule.group(ref.source, ref.tags)
             mark = alerts.fingerprint(rule.id, source, tags)
-            group = self._groups.setdefault((rule.id, mark), Group(rule, source, tags, mark))
+            group = self._groups.setdefault(rule.id, {}).setdefault(mark, Group(rule, source, tags, mark))
             group.series[series_id] = ref
             self._watched.setdefault(series_id, []).append(group)
 
@@ -84,92 +101,131 @@ class Evaluator:
 
     def evaluate(self, transaction: Transaction) -> None:
         """Step every group that has new points through their timestamps."""
-        arrived: dict[tuple[str, str], set[int]] = {}
+        arrived: dict[str, dict[str, set[int]]] = {}
         for series_id, timestamps in transaction.arrived.items():
             for group in self._watched.get(series_id, ()):
-                arrived.setdefault((group.rule.id, group.mark), set()).update(timestamps)
-        for key, timestamps in arrived.items():
-            self._step(transaction, self._groups[key], timestamps)
+                arrived.setdefault(group.rule.id, {}).setdefault(group.mark, set()).update(timestamps)
+        for rule_id, marks in arrived.items():
+            groups = [self._groups[rule_id][mark] for mark in marks]
+            _Pass(transaction, groups).run(marks)
 
     def catch_up(self, transaction: Transaction, rule_id: str | None = None) -> None:
         """Evaluate groups up to their newest point, where that has not happened: all, or those of one rule."""
         self.load(transaction.connection)
-        for group in self._groups.values():
-            if rule_id in (None, group.rule.id):
-                self._step(transaction, group, None)
+        for owner, groups in self._groups.items():
+            if rule_id in (None, owner):
+                _Pass(transaction, list(groups.values())).run(None)
 
     def marks(self, rule_id: str) -> set[str]:
         """Fingerprints of the groups of a rule."""
-        return {mark for owner, mark in self._groups if owner == rule_id}
+        return set(self._groups.get(rule_id, ()))
 
-    def _step(self, transaction: Transaction, group: Group, arrived: set[int] | None) -> None:
-        """Step a group through the timestamps that arrived; through all new ones, firing only at the last, for None."""
-        rule = group.rule
-        connection = transaction.connection
-        states = db.rule_states.c
-        state = connection.execute(
-            select(states.since, states.evaluated_at).where(
-                (states.rule_id == rule.id) & (states.fingerprint == group.mark)
-            )
-        ).first()
-        since, evaluated_at = (state.since, state.evaluated_at) if state else (None, -1)
-        oldest = transaction.now - rule.horizon_ms
-        timestamps = self._newer(connection, group, max(evaluated_at, oldest)) if arrived is None else arrived
-        steps = sorted(timestamp for timestamp in timestamps if timestamp > max(evaluated_at, oldest))
-        # A point that came late, or came again with another value, may change what was concluded last.
-        if evaluated_at >= oldest and any(evaluated_at - rule.window_ms < t <= evaluated_at for t in timestamps):
-            steps.insert(0, evaluated_at)
-        if not steps:
+
+class _Pass:
+    """One evaluation of groups of one rule; reads and writes for all of them together."""
+
+    def __init__(self, transaction: Transaction, groups: list[Group]) -> None:
+        self._transaction = transaction
+        self._rule = groups[0].rule
+        self._groups = groups
+        self._oldest = transaction.now - self._rule.horizon_ms
+        self._states: dict[str, tuple[int | None, int]] = {}
+        self._values: dict[str, float] = {}
+
+    def run(self, arrived: dict[str, set[int]] | None) -> None:
+        """Step the groups through what arrived; for None through all that is new, and then fire at the last only."""
+        connection, rule = self._transaction.connection, self._rule
+        for chunk in _chunks([group.mark for group in self._groups]):
+            for row in connection.execute(_STATES, {"rule_id": rule.id, "marks": chunk}):
+                self._states[row.fingerprint] = row.since, row.evaluated_at
+        found = self._newer() if arrived is None else arrived
+        steps = {group.mark: self._steps(group, found.get(group.mark, set())) for group in self._groups}
+        groups = [group for group in self._groups if steps[group.mark]]
+        if not groups:
             return
-        alert = alerts.find_open(transaction, group.mark)
-        for at, values in self._windows(connection, group, steps):
-            value = aggregate(values, rule.aggregation)
-            if not rule.holds(value):
-                since = None
-                if alert is not None:
-                    alerts.change(transaction, alert, "resolved", status="resolved", current_value=value)
-                    alert = None
-            else:
-                if since is None or at - evaluated_at > rule.horizon_ms:
-                    since = at
-                due = at - since >= rule.for_s * 1000 and (at == steps[-1] or arrived is not None)
-                alert = self._hold(transaction, group, alert, value, at, due=due)
-            evaluated_at = at
-        row = {"rule_id": rule.id, "fingerprint": group.mark, "since": since, "evaluated_at": evaluated_at}
-        db.upsert(connection, db.rule_states, row)
+        points = self._points(groups, [step for group in groups for step in steps[group.mark]])
+        alive = alerts.find_open(self._transaction, [group.mark for group in groups])
+        states = [
+            self._step(group, steps[group.mark], points, alive.get(group.mark), last_only=arrived is None)
+            for group in groups
+        ]
+        db.upsert(connection, db.rule_states, states)
+        if self._values:
+            rows = [{"alert_id": alert_id, "value": value} for alert_id, value in self._values.items()]
+            connection.execute(_VALUES, rows)
 
-    def _newer(self, connection: Connection, group: Group, after: int) -> set[int]:
-        points = db.points.c
-        query = select(points.timestamp).where(points.series_id.in_(list(group.series)), points.timestamp > after)
-        return set(connection.execute(query.distinct()).scalars())
+    def _state(self, group: Group) -> tuple[int | None, int]:
+        return self._states.get(group.mark, (None, -1))
 
-    def _windows(self, connection: Connection, group: Group, steps: list[int]) -> Iterator[tuple[int, list[float]]]:
-        window = group.rule.window_ms
-        points = db.points.c
-        query = (
-            select(points.timestamp, points.value)
-            .where(points.series_id.in_(list(group.series)))
-            .where(points.timestamp > steps[0] - window, points.timestamp <= steps[-1])
-            .order_by(points.timestamp, points.series_id)
-        )
-        found = connection.execute(query).all()
+    def _newer(self) -> dict[str, set[int]]:
+        """Timestamps of points that the groups have not been stepped through."""
+        after = {group.mark: max(self._state(group)[1], self._oldest) for group in self._groups}
+        owner = {series_id: group.mark for group in self._groups for series_id in group.series}
+        found: dict[str, set[int]] = {}
+        for chunk in _chunks(list(owner)):
+            span = {"ids": chunk, "after": min(after.values()), "until": _EVER}
+            for series_id, timestamp, _ in self._transaction.connection.execute(_POINTS, span):
+                if timestamp > after[owner[series_id]]:
+                    found.setdefault(owner[series_id], set()).add(timestamp)
+        return found
+
+    def _steps(self, group: Group, timestamps: set[int]) -> list[int]:
+        evaluated_at = self._state(group)[1]
+        steps = sorted(timestamp for timestamp in timestamps if timestamp > max(evaluated_at, self._oldest))
+        # A point that came late, or came again with another value, may change what was concluded last.
+        again = any(evaluated_at - self._rule.window_ms < timestamp <= evaluated_at for timestamp in timestamps)
+        return [evaluated_at, *steps] if again and evaluated_at >= self._oldest else steps
+
+    def _points(self, groups: list[Group], steps: list[int]) -> dict[int, list[tuple[int, float]]]:
+        """Series id → its points within the windows of all steps, oldest first."""
+        span = {"after": min(steps) - self._rule.window_ms, "until": max(steps)}
+        points: dict[int, list[tuple[int, float]]] = {}
+        for chunk in _chunks([series_id for group in groups for series_id in group.series]):
+            for series_id, timestamp, value in self._transaction.connection.execute(_POINTS, {**span, "ids": chunk}):
+                points.setdefault(series_id, []).append((timestamp, value))
+        return points
+
+    def _step(
+        self,
+        group: Group,
+        steps: list[int],
+        points: dict[int, list[tuple[int, float]]],
+        alert: Alert | None,
+        *,
+        last_only: bool,
+    ) -> dict[str, Any]:
+        """Take a group through its steps: its state behind them."""
+        rule = self._rule
+        since, evaluated_at = self._state(group)
+        found = sorted(chain.from_iterable(points.get(series_id, ()) for series_id in group.series), key=itemgetter(0))
         timestamps = [timestamp for timestamp, _ in found]
         for at in steps:
-            values = [value for _, value in found[bisect_right(timestamps, at - window) : bisect_right(timestamps, at)]]
-            if values:
-                yield at, values
+            window = slice(bisect_right(timestamps, at - rule.window_ms), bisect_right(timestamps, at))
+            values = [value for _, value in found[window]]
+            if not values:  # what arrived was undone
+                continue
+            value = aggregate(values, rule.aggregation)
+            if rule.holds(value):
+                if since is None or at - evaluated_at > rule.horizon_ms:
+                    since = at
+                due = at - since >= rule.for_s * 1000 and (at == steps[-1] or not last_only)
+                alert = self._hold(group, alert, value, at, due=due)
+            else:
+                since = None
+                if alert is not None:
+                    self._values.pop(alert.id, None)
+                    alerts.change(self._transaction, alert, "resolved", status="resolved", current_value=value)
+                    alert = None
+            evaluated_at = at
+        return {"rule_id": rule.id, "fingerprint": group.mark, "since": since, "evaluated_at": evaluated_at}
 
-    def _hold(
-        self, transaction: Transaction, group: Group, alert: Alert | None, value: float, at: int, *, due: bool
-    ) -> Alert | None:
-        rule = group.rule
+    def _hold(self, group: Group, alert: Alert | None, value: float, at: int, *, due: bool) -> Alert | None:
+        rule, transaction = self._rule, self._transaction
         if alert is not None:
-            if alert.severity != rule.severity:
-                return alerts.change(
-                    transaction, alert, "severity_changed", severity=rule.severity, current_value=value
-                )
-            alerts.touch(transaction, alert.id, current_value=value)
-            return alert
+            if alert.severity == rule.severity:
+                self._values[alert.id] = value
+                return alert
+            return alerts.change(transaction, alert, "severity_changed", severity=rule.severity, current_value=value)
         if not due:
             return None
         known = {**group.tags, "source": group.source, "value": f"{value:g}", "threshold": f"{rule.threshold:g}"}
@@ -190,6 +246,10 @@ class Evaluator:
             data_at=at,
             **fields,
         )
+
+
+def _chunks(items: list[T]) -> Iterator[list[T]]:
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
 def close_gone(transaction: Transaction) -> None:

@@ -241,7 +241,7 @@ class Store:
         exists = transaction.connection.scalar(select(table.id).where(table.id == rule.id)) is not None
         if exists and not replace:
             raise Problem(409, f"there is a rule {rule.id!r} already: PUT replaces it", pointer="/id")
-        db.upsert(transaction.connection, db.rules, {"id": rule.id, "rule": msgspec.json.encode(rule).decode()})
+        db.upsert(transaction.connection, db.rules, [{"id": rule.id, "rule": msgspec.json.encode(rule).decode()}])
         transaction.cached = True
         self._evaluator.forget()
         self._evaluator.load(transaction.connection)
@@ -272,7 +272,7 @@ class Store:
         if found is not None and sequence < found.sequence and not force:
             return found
         consumer = Consumer(name, sequence, transaction.now)
-        db.upsert(transaction.connection, db.consumers, msgspec.structs.asdict(consumer))
+        db.upsert(transaction.connection, db.consumers, [msgspec.structs.asdict(consumer)])
         return consumer
 
     def tend(self, transaction: Transaction) -> None:

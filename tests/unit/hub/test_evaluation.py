@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -94,6 +95,8 @@ def test_five_minutes_at_once_are_stepped_through(bench: Bench) -> None:
     assert bench.kinds() == ["fired", "resolved", "fired", "resolved"]
     times = [change.at for change in bench.store.changes(0)]
     assert times == sorted(times)
+    bench.send([(1, 99), (2, 98), (3, 5)])
+    assert bench.store.alerts()[0].current_value == 5
 
 
 @settings(max_examples=25, deadline=None)
@@ -108,8 +111,31 @@ def test_how_points_are_batched_makes_no_difference(values: list[float], data: s
             bench.rule(aggregation="avg", window_s=120, for_s=for_s)
             for start, end in pairwise(edges):
                 bench.send(points[start:end])
-            kinds.append((bench.kinds(), [change.alert.current_value for change in bench.store.changes(0)]))
+            changes = [(change.change, change.alert.current_value) for change in bench.store.changes(0)]
+            kinds.append((changes, [alert.current_value for alert in bench.store.alerts()]))
     assert kinds[0] == kinds[1]
+
+
+def test_what_arrived_and_was_undone_is_not_evaluated(bench: Bench) -> None:
+    bench.rule(comparator="<")
+    bench.send([(-1, 99)], endpoint="x")
+    document = json.dumps(
+        {
+            "timestamp": bench.now,
+            "source": "s",
+            "metrics": [{"name": "latency", "value": 1, "unit": "ms", "tags": {"endpoint": "x"}}],
+        }
+    ).encode()
+
+    def undone(transaction: alerts.Transaction) -> None:
+        bench.store.ingest_metrics(transaction, document, "single")
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        bench.store.submit(undone).result(10)
+    assert bench.kinds() == []
+    bench.send([(1, 1)], endpoint="x")
+    assert bench.kinds() == ["fired"]
 
 
 def test_one_alert_a_group(bench: Bench) -> None:
