@@ -37,6 +37,7 @@ from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
 from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator, finest_period
 from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
 from docs import tables
+from sandbox.process import Server
 from tests.replay import Case, Replay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -373,21 +374,56 @@ def test_links_of_the_readme_lead_somewhere():
     assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
 
 
+def documented_calls() -> dict[str, str]:
+    """Method and path of every call in the hub's table, and the scope that it names."""
+    calls: dict[str, str] = {}
+    rows = re.findall(r"^\| (`[A-Z]+ /api.*?) \| (\S+) \|", (ROOT / "docs/hub.md").read_text(), re.MULTILINE)
+    for cell, scope in rows:
+        words = re.findall(r"`([^`]+)`", cell)
+        path = words[-1].split()[-1]
+        calls |= {word if " " in word else f"{word} {path}": scope.strip("`") for word in words}
+    return calls
+
+
 def test_the_calls_of_the_hub_are_all_documented(hub):
     answer = httpx2.get(f"{hub.url}/api/v1/openapi.json", headers={"Authorization": f"Bearer {hub.token}"})
     offered = {
-        f"{method.upper()} {path}"
+        re.sub(r"\{\w+(:path)?\}", "{}", f"{method.upper()} {path}")
         for path, methods in answer.raise_for_status().json()["paths"].items()
         if path.startswith("/api/")
         for method in methods
     }
-    told: set[str] = set()
-    for cell in re.findall(r"^\| (`[A-Z]+ /api.*?) \|", (ROOT / "docs/hub.md").read_text(), re.MULTILINE):
-        calls = re.findall(r"`([^`]+)`", cell)
-        path = re.search(r"/\S+", calls[-1])[0]
-        told |= {call if " " in call else f"{call} {path}" for call in calls}
-    normal = {re.sub(r"\{\w+(:path)?\}", "{}", call) for call in offered}
-    assert {re.sub(r"\{\w+\}", "{}", call) for call in told} - {"GET /api/v1/openapi.json"} == normal
+    told = {re.sub(r"\{\w+\}", "{}", call) for call in documented_calls()}
+    assert told - {"GET /api/v1/openapi.json"} == offered
+
+
+def test_the_hub_asks_for_the_documented_scopes(tmp_path):
+    scopes = ("ingest", "read", "alerts", "admin")
+    tokens = {scope: {"token": f"the token for {scope}", "scopes": [scope]} for scope in scopes}
+    (tmp_path / "tokens.json").write_text(json.dumps(tokens))
+    arguments = ("--port", "0", "--database", f"sqlite:///{tmp_path}/hub.db", "--tokens", f"{tmp_path}/tokens.json")
+    with Server("airflow_provider_airis.hub", *arguments, log=tmp_path / "hub.log") as server:
+        for call, wanted in documented_calls().items():
+            method, path = call.split()
+            for scope in scopes:
+                headers = {"Authorization": f"Bearer {tokens[scope]['token']}"}
+                answer = httpx2.request(method, f"{server.url}{path}", headers=headers, timeout=30)
+                assert (answer.status_code == 403) is (wanted not in (scope, "any", "none")), f"{call} with {scope}"
+
+
+def test_the_limits_of_the_hub_are_the_codes(hub):
+    answer = httpx2.get(f"{hub.url}/api/v1/capabilities", headers={"Authorization": f"Bearer {hub.token}"})
+    limits = answer.raise_for_status().json()["limits"]
+    text = " ".join((ROOT / "docs/hub.md").read_text().partition("## Limits")[2].split())
+    for piece in (
+        f"{limits['body_bytes'] >> 20} MiB",
+        f"{limits['tags']} tags",
+        f"{limits['text_characters']} characters for source, name and unit",
+        f"{limits['tag_key_characters']} for a tag's key",
+        f"{limits['tag_value_characters']:,} for its value",
+    ):
+        assert piece in text
+    assert (limits["ahead_ms"], limits["query_points"]) == (600_000, 1_000_000)
 
 
 def test_the_policy_for_aws_is_what_the_operator_needs():
