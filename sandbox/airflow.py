@@ -80,7 +80,7 @@ class Airflow:
         token = self.api.get("/auth/token").raise_for_status().json()["access_token"]
         self.api.headers["Authorization"] = f"Bearer {token}"
         # The task API builds itself at its first request, for longer than a task would wait for it.
-        self.api.get("/execution/health").raise_for_status()
+        httpx2.get(f"{self.url}/execution/health", timeout=60).raise_for_status()
 
     def check(self) -> None:
         """Raise RuntimeError if a component has ended."""

@@ -38,7 +38,7 @@ from sandbox.topology import HISTORY_DAYS, connections, hub_arguments, sagemaker
 from sandbox.verify import Tally, compare
 
 SYNC, RECONCILE, DISPATCH = "airis_sync_sagemaker", "airis_reconcile_sagemaker", "airis_dispatch_alerts"
-LIMIT_S = 900
+LIMIT_S = 480
 
 
 class Display:
@@ -154,7 +154,8 @@ class Demo:
         self.servers = ExitStack()
         self.airflow = Airflow(directory / "airflow")
         now = datetime.now(UTC).replace(second=0, microsecond=0)
-        today = now.replace(hour=0, minute=0)
+        # A day is reconciled half an hour after its end at the earliest; until then the history ends a day before.
+        today = (now - timedelta(minutes=31)).replace(hour=0, minute=0)
         self.history = Window.between(today - timedelta(days=HISTORY_DAYS), today)
         self.live_from = to_ms(now)
         self.running: list[Server] = []
@@ -165,8 +166,11 @@ class Demo:
         self.backfilled = False
         self.counted = 0.0
 
-    def start(self) -> None:
-        """Hub, stand-ins and Airflow, with its connections, up and healthy."""
+    def start(self, *, welcome: bool) -> None:
+        """Hub, stand-ins and Airflow, with its connections, up and healthy.
+
+        :param welcome: say where everything is as soon as it is there.
+        """
         migration = self.airflow.begin("db", "migrate")
         secrets = self.airflow.secrets
         with self.display.phase("hub, SageMaker, Slack and PagerDuty are up"):
@@ -190,6 +194,8 @@ class Demo:
             self.airflow.call("POST", "/connections", json={"connection_id": conn_id, **connection})
         with self.display.phase("the shipped Dags are there"):
             self._until(lambda: {SYNC, RECONCILE, DISPATCH} <= self._dags(), "the Dags did not appear", 120)
+        if welcome:
+            self.show_addresses()
 
     def work(self) -> Tally:
         """Backfill, live sync, alert out and resolved; then compare."""
@@ -206,7 +212,7 @@ class Demo:
         self._enable(RECONCILE)
         span = {"from": iso(self.history.start), "to": iso(self.history.end)}
         self.expected = self.source.get("/_sandbox/published", params=span).raise_for_status().json()["points"]
-        self._until(self._step, "the backfill or the alert's way did not come to an end", LIMIT_S)
+        self._until(self._step, "the backfill or the alert did not come to their end", LIMIT_S)
         with self.display.phase("compared point for point with what the source has published"):
             return compare(self.addresses["sagemaker"], self.hub, [self.history, *self._synced()])
 
@@ -244,19 +250,21 @@ class Demo:
             if server.process.poll() is not None:
                 raise DemoError(f"{server.module} ended with {server.process.returncode}: see {server.log}")
 
-    def stay(self) -> None:
-        """Say where everything is, and keep it up until Ctrl-C."""
+    def show_addresses(self) -> None:
+        """Say where everything is, and how to log in."""
+        password = self.airflow.secrets["hub_admin_token"]
         for title, address in (
             ("Airflow", f"{self.airflow.url} (no login)"),
-            (
-                "Hub",
-                f"{self.addresses['hub']}/dashboard (any user, password {self.airflow.secrets['hub_admin_token']})",
-            ),
+            ("Hub", f"{self.addresses['hub']}/dashboard (any user, password {password})"),
             ("Slack", self.addresses["slack"]),
             ("PagerDuty", self.addresses["pagerduty"]),
         ):
-            self.display.console.print(f"  {title:<10} {address}", markup=False)
-        self.display.say("up until Ctrl-C")
+            self.display.console.print(f"{'':10} {title:<10} {address}", markup=False)
+
+    def stay(self) -> None:
+        """Keep everything up until Ctrl-C."""
+        self.show_addresses()
+        self.display.say("all of it stays up until Ctrl-C")
         while True:
             self.check()
             time.sleep(1)
@@ -407,6 +415,7 @@ def run_directory(parent: Path) -> Iterator[Path]:
     """A new directory for one run, locked while it lasts, so that runs beside it are left alone. Old runs go."""
     runs = parent / "runs"
     runs.mkdir(parents=True, exist_ok=True)
+    (parent / "report.json").unlink(missing_ok=True)
     with (runs / ".lock").open("w") as gate, ExitStack() as held:
         fcntl.flock(gate, fcntl.LOCK_EX)
         for old in runs.glob("*/lock"):
@@ -446,36 +455,39 @@ def main() -> int:
     options = parser.parse_args()
     # Airflow starts in half the time from cached bytecode, also where the environment switches the cache off.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _on_signals(_interrupt)
     display = Display()
-    done = False
-    directory = options.directory.resolve()
+    status = 130
     try:
-        with run_directory(directory) as run:
-            demo = Demo(run, display)
+        with run_directory(options.directory.resolve()) as directory:
+            demo = Demo(directory, display)
             try:
-                demo.start()
+                demo.start(welcome=not options.once)
                 tally = demo.work()
                 report = demo.report(tally, float(os.environ.get("AIRIS_DEMO_SETUP_S", "0")), display.seconds)
-                write_report(directory, report)
+                write_report(options.directory, report)
                 show(display, report, tally)
-                done = True
+                status = 1 if report.faults() else 0
                 if not options.once:
                     demo.stay()
-                return 1 if report.faults() else 0
             finally:
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                    signal.signal(number, signal.SIG_IGN)
+                _on_signals(signal.SIG_IGN)
                 display.settle()
                 display.say("ending every process")
                 demo.stop()
+                # Whoever was started in the moment of an interrupt is known to nobody but the system.
                 end_sessions({child.pid for child in psutil.Process().children()})
     except KeyboardInterrupt:
-        return 0 if done else 130
+        pass
     except (DemoError, RuntimeError, httpx2.HTTPError) as error:
         display.say(f"failed: {error}", "bold red")
-        return 1
+        status = 1
+    return status
+
+
+def _on_signals(handler: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
 
 
 def _interrupt(*_: object) -> None:
