@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+import time_machine
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks import delivery as module
@@ -121,8 +122,9 @@ def test_the_same_delivery_sends_the_same_bytes_under_the_same_keys(hub, connect
     with FaultProxy(hub.url) as proxy:
         connect("proxied", conn_type="airis", host=proxy.url, password=hub.token)
         with AirisHook("proxied") as hook:
-            for delivery in ("a", "a", "b"):
-                hook.ingest(points(source, 11_000), delivery=delivery)
+            for hours, delivery in enumerate(("a", "a", "b")):
+                with time_machine.travel(time.time() + 3600 * hours):  # a time in the bytes would show
+                    hook.ingest(points(source, 11_000), delivery=delivery)
         sent = [(seen.headers["Idempotency-Key"], seen.body) for seen in proxy.seen]
     first, second, third = (set(sent[i : i + 3]) for i in (0, 3, 6))
     assert first == second

@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.records import Event, Metric
 from sandbox.faults import Fault, FaultProxy
+from sandbox.process import Server
 from tests.conftest import Hub
 from tests.integration.test_airis_hook import START, happened, point, points, stored
 
@@ -343,6 +345,25 @@ def test_a_hub_that_answers_single_calls_with_nothing_to_read(httpserver, connec
     bodies = {request.path: json.loads(request.data) for request, _ in httpserver.log if "ingest" in request.path}
     assert set(bodies["/api/v1/metrics/ingest"]) == {"timestamp", "source", "metrics"}
     assert set(bodies["/api/v1/events/ingest"]) == {"timestamp", "event_type", "source", "severity", "data"}
+
+
+def test_the_proxy_as_a_process(hub, connect, source):
+    faults = ("--fault", "action=status status=503 retry_after=0.1 path=/metrics/batch times=2")
+    with Server("sandbox.faults", "--upstream", hub.url, "--port", "0", *faults) as server:
+        connect("proxied", conn_type="airis", host=server.url, password=hub.token)
+        with AirisHook("proxied") as hook:
+            assert hook.ingest(points(source, 10)).points == 10
+            orders = [{"action": "reset", "path": BATCH}, {"action": "latency", "seconds": 0.1, "path": BATCH}]
+            for order in orders:
+                httpx2.post(f"{server.url}/_faults", json=order).raise_for_status()
+            assert httpx2.post(f"{server.url}/_faults", json={"action": "explode"}).status_code == 400
+            assert hook.ingest(points(source, 10)).duplicates == 10
+            state = httpx2.get(f"{server.url}/_faults").json()
+            assert state["left"] == []
+            assert [seen["fault"] for seen in state["seen"]] == ["status", "status", None, "reset", "latency"]
+            httpx2.post(f"{server.url}/_faults", json={"action": "reset", "times": 99})
+            assert httpx2.delete(f"{server.url}/_faults").json()["left"] == []
+            assert stored(hook, source) == whole(10)
 
 
 def test_no_fault_tells_a_secret(proxy, hub, connect, source, capfd):
