@@ -92,7 +92,7 @@ def connections(page: Path, _: str | None) -> str:
                 f"[{s.title}]({_link(page, s.stem)})",
                 f"`{s.connection_type}`",
                 f"`{s.default_conn_id}`",
-                f"`{s.stem}`" if s.requires else "none needed",
+                f"`{s.stem}`" if s.requires else "none",
                 ", ".join(re.split(r"[<>=]", wanted)[0] for wanted in s.requires) or "this provider",
             )
             for s in SYSTEMS
