@@ -219,7 +219,6 @@ class Delivery:
         except BaseException as error:
             with self.lock:
                 self.failure = self.failure or error
-            self.stop.set()
             raise
 
     def _metrics(self, number: int, groups: dict[tuple[str, int], list[MetricPoint]]) -> IngestSummary:
