@@ -168,7 +168,7 @@ answers = Table(
 )
 
 
-def connect(url: str, *, busy_timeout: float = 5) -> Engine:
+def connect(url: str, *, busy_timeout: float = 2) -> Engine:
     """The engine of a database URL; a SQLite file is created, with its folder's rights.
 
     :param busy_timeout: seconds that SQLite waits for another process's lock.

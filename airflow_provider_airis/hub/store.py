@@ -106,7 +106,7 @@ class Store:
     :raises StoreUnavailable: it cannot be opened.
     """
 
-    def __init__(self, url: str, *, busy_timeout: float = 5) -> None:
+    def __init__(self, url: str, *, busy_timeout: float = 2) -> None:
         self._engine = db.connect(url, busy_timeout=busy_timeout)
         self._known: dict[SeriesKey, tuple[int, str]] = {}
         self._evaluator = Evaluator()
