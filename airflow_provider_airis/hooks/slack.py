@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
+from http.client import HTTPException
+from time import sleep
 from typing import Any
 
 from airflow.sdk import BaseHook
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.hooks.base import LONGEST_WAIT_S
 
 EVENT_TYPE = "airis_alert"
 _PASSING = frozenset(
@@ -35,8 +39,8 @@ class SlackHook(BaseHook):
 
     :param slack_conn_id: connection of type ``slack``.
     :param timeout: seconds to wait for an answer.
-    :param retries: how often a rate-limited call is sent again, after the time that Slack names. Other errors that
-        pass are left to the task: Slack may have posted the message that it did not confirm.
+    :param retries: how often a rate-limited call is sent again, after the time that Slack names if that is a minute at
+        most. Other errors that pass are left to the task: Slack may have posted what it did not confirm.
 
     See https://docs.slack.dev/reference/methods
     """
@@ -59,12 +63,11 @@ class SlackHook(BaseHook):
     def client(self) -> Any:
         """The provider's ``slack_sdk.WebClient``."""
         from airflow.providers.slack.hooks.slack import SlackHook as ProvidersHook
-        from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
 
         return ProvidersHook(
             slack_conn_id=self.slack_conn_id,
             timeout=self.timeout,  # type: ignore[arg-type]  # declared int; slack_sdk hands it to urlopen
-            retry_handlers=[RateLimitErrorRetryHandler(max_retry_count=self.retries)],
+            retry_handlers=[],  # slack_sdk's own wait as long as they are told to
         ).get_conn()
 
     def call(self, method: str, **arguments: Any) -> dict[str, Any]:
@@ -73,15 +76,16 @@ class SlackHook(BaseHook):
         :raises RetryableError: rate limits, faults of Slack's, the network.
         :raises PermanentError: any other answer with ``ok: false``, with what to do about it.
         """
-        from slack_sdk.errors import SlackApiError, SlackClientError
-
-        try:
-            answer = self.client.api_call(method, json=arguments)
-        except SlackApiError as error:
-            raise self._refused(method, error.response) from error
-        except (SlackClientError, OSError) as error:
-            raise RetryableError(f"{self._asked(method)} got no answer: {error}") from error
-        return dict(answer.data)
+        left = self.retries
+        while True:
+            try:
+                return self._call(method, arguments)
+            except RetryableError as error:
+                if not left or error.retry_after is None or error.retry_after > LONGEST_WAIT_S:
+                    raise
+                left -= 1
+                self.log.warning("%s; it is asked again in %.0f s", error, error.retry_after)
+                sleep(error.retry_after)
 
     def post(self, channel: str, *, text: str, blocks: Sequence[Any], metadata: dict[str, str]) -> str:
         """Post a message; returns its reference ``<channel id>:<ts>``.
@@ -142,14 +146,26 @@ class SlackHook(BaseHook):
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
             return False, str(error)
 
+    def _call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        from slack_sdk.errors import SlackApiError, SlackClientError
+
+        try:
+            answer = self.client.api_call(method, json=arguments)
+        except SlackApiError as error:
+            raise self._refused(method, error.response) from error
+        except (SlackClientError, OSError, HTTPException) as error:
+            raise RetryableError(f"{self._asked(method)} got no answer: {error}") from error
+        return dict(answer.data)
+
     def _channel_id(self, channel: str) -> str:
-        if not channel.startswith("#"):
+        if re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel):
             return channel
+        name = channel.removeprefix("#")
         cursor = ""
         for _ in range(100):
             answer = self.call("conversations.list", limit=999, cursor=cursor, types="public_channel,private_channel")
             for row in answer["channels"]:
-                if row["name"] == channel[1:]:
+                if row["name"] == name:
                     return str(row["id"])
             cursor = answer.get("response_metadata", {}).get("next_cursor", "")
             if not cursor:
@@ -164,8 +180,9 @@ class SlackHook(BaseHook):
         if details := (data.get("response_metadata") or {}).get("messages"):
             said += f" ({'; '.join(map(str, details))})"
         if code in _PASSING or response.status_code == 429 or response.status_code >= 500:
-            wait = str(response.headers.get("Retry-After") or response.headers.get("retry-after") or "")
-            return RetryableError(said, retry_after=float(wait) if wait.isdigit() else None)
+            wait = {name.lower(): str(value) for name, value in response.headers.items()}.get("retry-after", "")
+            limited = response.status_code == 429 and wait.isdigit()
+            return RetryableError(said, retry_after=float(wait) if limited else None)
         advice = _ADVICE.get(code, "").format(conn_id=self.slack_conn_id, needed=data.get("needed", "that it lacks"))
         return PermanentError(f"{said}: {advice}" if advice else said, detail=code, status=response.status_code)
 

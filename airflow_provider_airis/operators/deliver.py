@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, System
-from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.records import Alert, Event, Notification
 
 if TYPE_CHECKING:
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from airflow_provider_airis.hooks.airis import AirisHook
 
 FAILED = "failed"
-# A receiver that is down must not hold back the others for long; what waits longer is left to the task's retries.
-IN_TASK_RETRIES = 2
+# Seconds for a receiver to answer: one that is down must not hold back the others, and the task is tried again anyway.
+TIMEOUT_S = 5
 
 
 class AirisToOperator(BaseOperator):
@@ -56,12 +55,13 @@ class AirisToOperator(BaseOperator):
         return BY_STEM[self.system]
 
     @abstractmethod
-    def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:
+    def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str | None:
         """Send the alert's state and return the reference under which a later state updates it.
 
         :param reference: what an earlier state returned; None if the receiver was shown none.
         :param url: the alert's page on the hub.
         :param again: an earlier try may have sent it and died before it was written down; look before sending.
+        :return: None if the alert is resolved and the receiver never heard of it, so that there is nothing to say.
         """
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -74,49 +74,62 @@ class AirisToOperator(BaseOperator):
 
         task = context.get("ti")
         again, last = (task.try_number > 1, task.try_number > task.max_tries) if task else (False, True)
+        alert = None
         with AirisHook(self.airis_conn_id) as hub:
             try:
                 alert = hub.alert(self.alert_id)
                 return self._deliver(hub, alert, again)
             except AirisError as error:
                 permanent = isinstance(error, PermanentError)
-                if permanent or last:
-                    self._report(hub, error)
+                if alert and (permanent or last):
+                    self._report(hub, alert, error)
                 if permanent:
                     raise AirflowFailException(str(error)) from error
                 raise
 
     def _deliver(self, hub: AirisHook, alert: Alert, again: bool) -> dict[str, Any]:
-        shown = next((n for n in alert.notifications if (n.channel, n.target) == (self.system, self.target)), None)
+        shown = self._shown(alert)
         reference = shown.reference or None if shown else None
         result = {"alert_id": alert.id, "target": self.target, "status": alert.status, "reference": reference}
         if shown and shown.status == alert.status and shown.at >= alert.updated_at:
             self.log.info("%s already shows alert %s as %s", self.row.title, alert.id, alert.status)
             return result
-        if reference is None and alert.status == "resolved":
+        # A delivery that failed for good is in the ledger without a reference: it too may have been sent.
+        again = again or shown is not None
+        sent = None
+        if reference or again or alert.status != "resolved":
+            sent = self.send(alert, reference, url=hub.dashboard_url(alert.id), again=again)
+        if sent is None:
             self.log.info("Alert %s was resolved before %s heard of it: nothing to send", alert.id, self.row.title)
             return result
-        sent = self.send(alert, reference, url=hub.dashboard_url(alert.id), again=again)
         hub.record_notification(alert.id, Notification(self.system, self.target, sent, alert.status, alert.updated_at))
         self.log.info("%s (%s) shows alert %s as %s", self.row.title, self.target, alert.id, alert.status)
         return {**result, "reference": sent}
 
-    def _report(self, hub: AirisHook, error: AirisError) -> None:
+    def _report(self, hub: AirisHook, alert: Alert, error: AirisError) -> None:
         """Say at the hub that nobody was told. It must not hide the error itself."""
-        with suppress(RetryableError, PermanentError):
-            alert = hub.alert(self.alert_id)
-            shown = next((n for n in alert.notifications if (n.channel, n.target) == (self.system, self.target)), None)
-            reference = shown.reference if shown else ""
-            hub.record_notification(
-                alert.id, Notification(self.system, self.target, reference, FAILED, alert.updated_at)
-            )
-            hub.event(
-                Event(
-                    event_type="notification_failed",
-                    source=f"airflow-{self.system}",
-                    severity="error",
-                    timestamp=alert.updated_at,
-                    data={"alert_id": alert.id, "target": self.target, "status": alert.status, "error": str(error)},
-                    key=f"notification_failed/{alert.id}/{self.system}/{self.target}/{alert.updated_at}",
-                )
-            )
+        shown = self._shown(alert)
+        reference = shown.reference if shown else ""
+        failed = Notification(self.system, self.target, reference, FAILED, alert.updated_at)
+        event = Event(
+            event_type="notification_failed",
+            source=f"airflow-{self.system}",
+            severity="error",
+            timestamp=alert.updated_at,
+            data={"alert_id": alert.id, "target": self.target, "status": alert.status, "error": str(error)},
+            key=f"notification_failed/{alert.id}/{self.system}/{self.target}/{alert.updated_at}",
+        )
+        try:
+            hub.record_notification(alert.id, failed)
+            hub.event(event)
+        except AirisError as unreported:
+            self.log.warning("The hub does not know that this delivery has failed: %s", unreported)
+
+    def _shown(self, alert: Alert) -> Notification | None:
+        """The ledger's entry of this receiver."""
+        return next((n for n in alert.notifications if (n.channel, n.target) == (self.system, self.target)), None)
+
+
+def cut(value: str, most: int) -> str:
+    """At most so many characters, the last an ellipsis if there were more."""
+    return value if len(value) <= most else value[: most - 1] + "…"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from airflow_provider_airis.operators.deliver import AirisToOperator
 
 SEQUENCE = "sequence"
+# A run stops reading at the page that reaches this, whatever has piled up: Airflow maps 1,024 at once (max_map_length).
+MOST_DELIVERIES = 500
+PAGE = 50
 
 
 def receivers(alert: Alert) -> list[tuple[str, str]]:
@@ -45,10 +48,11 @@ def deliveries(alerts: Iterable[Alert]) -> list[dict[str, str]]:
 
 
 class AirisPlanOperator(BaseOperator):
-    """Reads all changes behind the committed place; returns the deliveries, ``[{channel, target, alert_id}]``.
+    """Reads the changes behind the committed place; returns the deliveries, ``[{channel, target, alert_id}]``.
 
-    The sequence that it read up to is its XCom ``sequence``. An alert that changed several times is delivered once:
-    a delivery shows the state that the alert then has.
+    It reads all of them, or as many as make some 500 deliveries: the next run goes on from there. The sequence that it
+    read up to is its XCom ``sequence``. An alert that changed several times is delivered once: a delivery shows the
+    state that the alert then has.
 
     :param airis_conn_id: connection of the hub.
     """
@@ -66,8 +70,8 @@ class AirisPlanOperator(BaseOperator):
         latest: dict[str, Any] = {}
         with AirisHook(self.airis_conn_id) as hub:
             sequence = hub.committed(hub.consumer)
-            while True:
-                changes, sequence = hub.changes(after=sequence)
+            while len(deliveries(change.alert for change in latest.values())) < MOST_DELIVERIES:
+                changes, sequence = hub.changes(after=sequence, limit=PAGE)
                 latest.update((change.alert.id, change) for change in changes)
                 if not changes:
                     break
@@ -136,7 +140,8 @@ class AirisCommitOperator(BaseOperator):
         if sequence is None:
             raise AirflowFailException(f"{self.plan} has not planned, so there is nothing to commit")
         planned = task.xcom_pull(task_ids=self.plan)
-        delivered = [row for row in task.xcom_pull(task_ids=self.deliver) or [] if row] if planned else []
+        # A list of one id, because of a bare id the only result of a mapped task comes without a list around it.
+        delivered = [row for row in task.xcom_pull(task_ids=[self.deliver]) if row]
         try:
             with AirisHook(self.airis_conn_id) as hub:
                 hub.commit(hub.consumer, sequence)

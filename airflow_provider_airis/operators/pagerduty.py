@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from airflow_provider_airis.operators.deliver import IN_TASK_RETRIES, AirisToOperator
+from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
 from airflow_provider_airis.records import Alert, iso
 
 SUMMARY_CHARS = 1_024
@@ -30,16 +30,16 @@ def event(alert: Alert, url: str) -> dict[str, Any]:
     body: dict[str, Any] = {"event_action": _ACTIONS[alert.status], "dedup_key": dedup_key(alert)}
     if alert.status == "firing":
         body["payload"] = {
-            "summary": _cut(f"AIRIS-MON Alert: {alert.name}", SUMMARY_CHARS),
-            "source": _cut(alert.source or "airis-mon", SUMMARY_CHARS),
+            "summary": cut(f"AIRIS-MON Alert: {alert.name}", SUMMARY_CHARS),
+            "source": cut(alert.source or "airis-mon", SUMMARY_CHARS),
             "severity": _SEVERITIES[alert.severity],
             "timestamp": iso(alert.timestamp),
-            "component": _cut(alert.model_id or "unknown", SUMMARY_CHARS),
-            "group": _cut(alert.environment or "production", SUMMARY_CHARS),
-            "class": _cut(alert.alert_type or "monitoring", SUMMARY_CHARS),
+            "component": cut(alert.model_id or "unknown", SUMMARY_CHARS),
+            "group": cut(alert.environment or "production", SUMMARY_CHARS),
+            "class": cut(alert.alert_type or "monitoring", SUMMARY_CHARS),
             "custom_details": {
                 "alert_id": alert.id,
-                "description": _cut(alert.description, DETAIL_CHARS),
+                "description": cut(alert.description, DETAIL_CHARS),
                 "model_id": alert.model_id,
                 "environment": alert.environment,
                 "threshold": alert.threshold,
@@ -71,12 +71,11 @@ class AirisToPagerDutyOperator(AirisToOperator):
     system: ClassVar[str] = "pagerduty"
 
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:  # noqa: ARG002
-        """Send the event; returns its ``dedup_key``, which makes a repetition harmless."""
+        """Send the event; returns its ``dedup_key``, which makes a repetition harmless.
+
+        PagerDuty drops an acknowledge or resolve of what it was never told.
+        """
         from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
 
-        with PagerDutyHook(self.target, retries=IN_TASK_RETRIES) as hook:
+        with PagerDutyHook(self.target, timeout=TIMEOUT_S, retries=1) as hook:
             return hook.enqueue(event(alert, url))
-
-
-def _cut(value: str, most: int) -> str:
-    return value if len(value) <= most else value[: most - 1] + "…"

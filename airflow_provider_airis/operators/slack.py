@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.deliver import IN_TASK_RETRIES, AirisToOperator
+from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
 from airflow_provider_airis.records import Alert, from_ms
 
 HEADER_CHARS = 150
@@ -16,6 +16,8 @@ FIELD_CHARS = 2_000
 SECTION_CHARS = 3_000
 # How far Slack's clock and the hub's may be apart.
 CLOCKS_MS = 300_000
+# What chat.update answers of a message that was deleted, is another app's, or too old to be edited.
+GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 
 _ICONS = {"critical": "🚨", "high": "🚨", "medium": "⚠️", "warning": "⚠️", "low": "ℹ️", "info": "ℹ️"}  # noqa: RUF001
 
@@ -58,7 +60,7 @@ def blocks(alert: Alert, url: str) -> list[dict[str, Any]]:
 def text(alert: Alert) -> str:
     """What notifications and screen readers show instead of the blocks."""
     state = {"firing": "", "acknowledged": "Acknowledged: ", "resolved": "Resolved: "}[alert.status]
-    return _cut(f"{state}{alert.severity.upper()} Alert: {_escaped(alert.name)}", SECTION_CHARS)
+    return _shortened(f"{state}{alert.severity.upper()} Alert: {_escaped(alert.name)}", SECTION_CHARS)
 
 
 class AirisToSlackOperator(AirisToOperator):
@@ -79,11 +81,14 @@ class AirisToSlackOperator(AirisToOperator):
         super().__init__(**kwargs)
         self.slack_conn_id = slack_conn_id
 
-    def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:
-        """Update the message, or post the first one; returns ``<channel id>:<ts>``."""
+    def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str | None:
+        """Update the message, or post the first one; returns ``<channel id>:<ts>``.
+
+        A message that can no longer be updated is followed by a new one, unless there is only its end to tell.
+        """
         from airflow_provider_airis.hooks.slack import SlackHook
 
-        hook = SlackHook(self.slack_conn_id, retries=IN_TASK_RETRIES)
+        hook = SlackHook(self.slack_conn_id, timeout=TIMEOUT_S)
         message: dict[str, Any] = {
             "text": text(alert),
             "blocks": blocks(alert, url),
@@ -94,10 +99,17 @@ class AirisToSlackOperator(AirisToOperator):
                 reference = hook.find(self.target, metadata=message["metadata"], since=alert.timestamp - CLOCKS_MS)
             except PermanentError as error:
                 self.log.warning("Cannot look whether an earlier try has posted, so it is posted again: %s", error)
-        if reference is None:
-            return hook.post(self.target, **message)
-        hook.update(reference, **message)
-        return reference
+        if reference is not None:
+            try:
+                hook.update(reference, **message)
+                return reference
+            except PermanentError as error:
+                if error.detail not in GONE:
+                    raise
+                self.log.warning("The message of alert %s cannot be updated any more: %s", alert.id, error)
+        if alert.status == "resolved":
+            return reference
+        return hook.post(self.target, **message)
 
 
 def _utc(at: datetime) -> str:
@@ -109,16 +121,14 @@ def _escaped(value: str) -> str:
     return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _cut(value: str, most: int) -> str:
-    return value if len(value) <= most else value[: most - 1] + "…"
+def _shortened(escaped: str, most: int) -> str:
+    """Cut, but not within an escaped character."""
+    return re.sub(r"&[a-z]*…$", "…", cut(escaped, most))
 
 
 def _plain(value: str) -> dict[str, Any]:
-    return {"type": "plain_text", "text": _cut(value, HEADER_CHARS), "emoji": True}
+    return {"type": "plain_text", "text": cut(value, HEADER_CHARS), "emoji": True}
 
 
 def _mrkdwn(label: str, value: str, most: int) -> dict[str, Any]:
-    shown = label + _escaped(value)
-    if len(shown) > most:
-        shown = re.sub(r"&[a-z]*$", "", shown[: most - 1]) + "…"
-    return {"type": "mrkdwn", "text": shown}
+    return {"type": "mrkdwn", "text": _shortened(label + _escaped(value), most)}

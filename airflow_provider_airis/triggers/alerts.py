@@ -45,17 +45,21 @@ class AirisAlertTrigger(BaseEventTrigger):
         pause = 0.0
         while True:
             try:
-                while not (await hook.achanges(consumer=self.consumer, limit=1, wait=POLL_S))[0]:
-                    pause = 0.0
-                yield TaskSuccessEvent()
-                return
+                changes, _ = await hook.achanges(consumer=self.consumer, limit=1, wait=POLL_S)
             except RetryableError as error:
                 if not pause:
                     self.log.warning("%s; waiting for it", error)
                 pause = min(pause * 2 or 1.0, LONGEST_PAUSE_S)
                 await asyncio.sleep(pause)
+                continue
             except (PermanentError, AirflowNotFoundException) as error:
                 self.log.error("%s", error)
                 await asyncio.sleep(PERMANENT_PAUSE_S)
                 yield TaskFailedEvent()
+                return
+            if pause:
+                self.log.info("The hub answers again")
+                pause = 0.0
+            if changes:
+                yield TaskSuccessEvent()
                 return

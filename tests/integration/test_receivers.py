@@ -192,7 +192,7 @@ def test_an_event_that_pagerduty_calls_invalid_fails_the_task_for_good(pagerduty
 
 def test_an_error_that_passes_is_left_to_airflow_and_reported_only_at_the_last_try(pagerduty, fire, hub):
     alert_id = fire()
-    pagerduty.fault("enqueue", times=6, status=500)
+    pagerduty.fault("enqueue", times=4, status=500)
     with pytest.raises(RetryableError):
         to_pagerduty(alert_id, tries=1)
     assert events(hub, "notification_failed", alert_id) == []
@@ -201,6 +201,69 @@ def test_an_error_that_passes_is_left_to_airflow_and_reported_only_at_the_last_t
     assert len(events(hub, "notification_failed", alert_id)) == 1
     to_pagerduty(alert_id)
     assert [event["kind"] for event in pagerduty.seen()] == ["trigger"]
+
+
+def test_an_incident_that_was_triggered_but_not_written_down_is_resolved(pagerduty, fire):
+    alert_id = fire()
+    pagerduty.fault("enqueue", times=2, status=503, applied=True)
+    with pytest.raises(RetryableError):
+        to_pagerduty(alert_id)
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    to_pagerduty(alert_id, tries=2)
+    (incident,) = pagerduty.http.get("/_sandbox/incidents").json()
+    assert incident["status"] == "resolved"
+
+
+def test_a_message_that_was_posted_but_not_written_down_shows_the_end(slack, fire):
+    alert_id = fire()
+    slack.fault("chat.postMessage", status=503, applied=True)
+    with pytest.raises(RetryableError):
+        to_slack(alert_id)
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    assert to_slack(alert_id, tries=2)["reference"]
+    assert [request["kind"] for request in slack.seen()] == ["message", "update"]
+    assert slack.seen()[1]["blocks"][0]["text"]["text"].startswith("✅ Resolved")
+
+
+def test_what_was_resolved_after_a_try_that_sent_nothing_is_not_sent(slack, fire):
+    alert_id = fire()
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    assert to_slack(alert_id, tries=2)["reference"] is None
+    assert slack.seen() == []
+
+
+def test_a_delivery_that_failed_for_good_is_looked_for_by_the_next_run(slack, fire):
+    alert_id = fire()
+    slack.fault("chat.postMessage", status=503, applied=True)
+    with pytest.raises(RetryableError):
+        to_slack(alert_id, tries=4)
+    assert [(n.status, n.reference) for n in ledger(alert_id)] == [("failed", "")]
+    to_slack(alert_id, tries=1)
+    assert [request["kind"] for request in slack.seen()] == ["message", "update"]
+
+
+def test_a_deleted_message_is_posted_anew_but_not_for_its_end(slack, fire):
+    alert_id = fire()
+    posted = to_slack(alert_id)["reference"]
+    slack.fault("chat.update", times=2, status=200, json={"ok": False, "error": "message_not_found"})
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+        anew = to_slack(alert_id)["reference"]
+        hub.resolve(alert_id)
+        assert to_slack(alert_id)["reference"] == anew != posted
+    assert [request["kind"] for request in slack.seen()] == ["message", "message"]
+    assert ledger(alert_id)[0].status == "resolved"
+
+
+def test_a_wait_that_slack_asks_for_is_bounded(slack, fire):
+    alert_id = fire()
+    limited = {"ok": False, "error": "ratelimited"}
+    slack.fault("chat.postMessage", status=429, headers={"Retry-After": "86400"}, json=limited)
+    with pytest.raises(RetryableError, match="ratelimited"):
+        to_slack(alert_id)
 
 
 @pytest.mark.parametrize("password", ["", "too-short", "a key with spaces in it, 32 long"])
