@@ -144,7 +144,7 @@ async def _arguments(request: Request) -> dict[str, Any]:
     if request.method == "GET":
         return dict(request.query_params)
     if "json" in request.headers.get("content-type", ""):
-        body = await request.json()
+        body = await request.json() if await request.body() else {}
         return body if isinstance(body, dict) else {}
     form = {name: str(value) for name, value in (await request.form()).items()}
     return {name: json.loads(value) if name in ("blocks", "metadata") else value for name, value in form.items()}
