@@ -72,6 +72,7 @@ def _systems() -> int:
 def _check(conn_id: str) -> int:
     # As `airflow connections test` does: the metadata database is looked up only in this context.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 

@@ -6,15 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_airis import __version__
-from airflow_provider_airis.catalog import SYSTEMS
+from airflow_provider_airis.catalog import SYSTEMS, System
 from sandbox.airflow import free_port
 from sandbox.process import Server
-from sandbox.topology import generate_secrets, hub_arguments
+from sandbox.topology import connections, generate_secrets, hub_arguments
 
 
 def airis(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -62,12 +63,33 @@ def test_check_says_why_not(tmp_path: Path, connection: dict[str, str] | None, a
     assert "s3cret-token" not in shown.stdout + shown.stderr
 
 
-def test_check_of_a_hub(tmp_path: Path) -> None:
-    made = generate_secrets(tmp_path / "secrets")
-    with Server("airflow_provider_airis.hub", "--port", "0", *hub_arguments(tmp_path / "secrets", tmp_path / "hub.db")) as hub:
-        connection = {"conn_type": "airis", "host": hub.url, "password": made["hub_token"]}
-        works = airis("check", home=tmp_path, AIRFLOW_CONN_AIRIS_DEFAULT=json.dumps(connection))
-        assert works.returncode == 0, works.stderr
-        assert works.stdout.splitlines()[-1].startswith("airis_default (AIRIS-MON): ")
-        refused = airis("check", home=tmp_path, AIRFLOW_CONN_AIRIS_DEFAULT=json.dumps(connection | {"password": "no"}))
-        assert refused.returncode == 1
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, str]]]:
+    """The demo's connections, to servers that run."""
+    tmp = tmp_path_factory.mktemp("sandbox")
+    made = generate_secrets(tmp / "secrets")
+    with (
+        Server("airflow_provider_airis.hub", "--port", "0", *hub_arguments(tmp / "secrets", tmp / "hub.db")) as hub,
+        Server("sandbox.sagemaker") as sagemaker,
+        Server("sandbox.slack") as slack,
+        Server("sandbox.pagerduty") as pagerduty,
+    ):
+        addresses = {"sagemaker": sagemaker.url, "slack": slack.url, "pagerduty": pagerduty.url}
+        yield connections(made, hub=hub.url, dashboard=hub.url, **addresses)
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.stem)
+def test_check_of_what_works(tmp_path: Path, sandbox: dict[str, dict[str, str]], system: System) -> None:
+    conn_id = system.default_conn_id
+    shown = airis("check", conn_id, home=tmp_path, **{f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(sandbox[conn_id])})
+    assert shown.returncode == 0, shown.stderr
+    (line,) = shown.stdout.splitlines()
+    assert line.startswith(f"{conn_id} ({system.title}): ")
+
+
+def test_check_of_a_token_that_is_none(tmp_path: Path, sandbox: dict[str, dict[str, str]]) -> None:
+    wrong = sandbox["airis_default"] | {"password": "s3cret-token"}
+    shown = airis("check", home=tmp_path, AIRFLOW_CONN_AIRIS_DEFAULT=json.dumps(wrong))
+    assert shown.returncode == 1
+    assert "token" in shown.stderr
+    assert "s3cret-token" not in shown.stdout + shown.stderr

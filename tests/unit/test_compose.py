@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import jsonschema
 import pytest
 import yaml
 
 from sandbox import topology
-from sandbox.process import ROOT
+from sandbox.process import ROOT, Server
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
@@ -80,6 +81,25 @@ def test_servers_run_as_in_the_demo(name: str) -> None:
     }
     start = ["python", "-m", MODULES[name], "--host", "0.0.0.0", "--port", str(port(name))]
     assert arguments(name) == [*start, *own.get(name, ())]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_servers_take_their_arguments(name: str, tmp_path: Path) -> None:
+    topology.generate_secrets(tmp_path)
+    command = SERVICES[name]["command"]
+    script = command[2].removeprefix("exec ") if command[0] == "bash" else shlex.join(command)
+    for inside, outside in {
+        "0.0.0.0": "127.0.0.1",
+        str(port(name)): "0",
+        "/secrets": str(tmp_path),
+        "/data": str(tmp_path),
+        "$$": "$",
+    }.items():
+        script = script.replace(inside, outside)
+    module, *rest = script.removeprefix("python -m ").split(maxsplit=1)
+    words = subprocess.run(["bash", "-c", f"printf '%s\\n' {rest[0]}"], capture_output=True, text=True, check=True)
+    with Server(module, *words.stdout.splitlines()) as server:
+        assert httpx2.get(server.url).status_code < 500
 
 
 def test_secrets_are_generated_and_connections_lead_to_the_services(tmp_path: Path) -> None:
