@@ -23,7 +23,7 @@ _PLAIN = {"": "", "none": "", "count": "", "percent": " %", "count/second": "/s"
 
 
 def scale(unit: str, largest: float) -> tuple[float, str]:
-    """The factor and the suffix that make values up to ``largest`` readable: ``("Microseconds", 8e5)`` → 1e-3, ``" ms"``."""
+    """What makes values up to ``largest`` readable, factor and suffix: ``("Microseconds", 8e5)`` → 1e-3, ``" ms"``."""
     if known := _SCALES.get(unit.lower()):
         base, steps = known
         size, suffix = next((step for step in steps if abs(largest) * base >= step[0]), steps[-1])
@@ -56,7 +56,7 @@ def clock(timestamp: int, style: str = "long") -> str:
 def duration(seconds: float | None) -> str:
     """``4 min 10 s``: the two largest units."""
     if seconds is None:
-        return "–"
+        return "-"
     left = max(0, round(seconds))
     parts = []
     for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
-import msgspec
-
+from airflow_provider_airis.hub.alerts import AlertDetail, Transition
 from airflow_provider_airis.hub.format import duration, quantity, scale, sparkline
-from airflow_provider_airis.records import Alert, AlertChange
+from airflow_provider_airis.hub.rules import Rule
+from airflow_provider_airis.hub.store import SeriesPoints, SourceActivity
+from airflow_provider_airis.records import Alert
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+ACTIVITY_STEP = 2 * MINUTE
 SILENT_AFTER = 30 * MINUTE
 MAX_SERIES = 6
-SEVERITIES = ("critical", "high", "medium", "warning", "low", "info")
+MAX_STEPS = 1500
+_SEVERITIES = ("critical", "high", "medium", "warning", "low", "info")
 _TITLES = {
     "fired": "Fired",
     "severity_changed": "Severity changed",
@@ -24,185 +29,187 @@ _TITLES = {
 }
 
 
-class Series(msgspec.Struct):
-    """A series and its points ``(timestamp, value)`` in order."""
-
-    source: str
-    name: str
-    unit: str
-    tags: dict[str, str]
-    points: list[tuple[int, float]]
-
-
-class Rule(msgspec.Struct):
-    """The part of a threshold rule that the pages speak of."""
-
-    metric: str
-    aggregation: str
-    window_s: int
-    comparator: str
-    threshold: float
-    for_s: int = 0
-
-    def condition(self, unit: str) -> str:
-        """``p90 over 5 min > 500 ms for 2 min``."""
-        lasting = f" for {duration(self.for_s)}" if self.for_s else ""
-        limit = quantity(self.threshold, self.unit(unit))
-        return f"{self.aggregation} over {duration(self.window_s)} {self.comparator} {limit}{lasting}"
-
-    def unit(self, unit: str) -> str:
-        """The unit of what it compares, given the metric's: a count has none."""
-        return "" if self.aggregation == "count" else unit
-
-
-class Activity(msgspec.Struct):
-    """What arrived from a source within the last hour: points of equal stretches of it, oldest first."""
-
-    name: str
-    series: int
-    last: int
-    counts: list[int]
-
-
-def headline(active: Sequence[Alert]) -> str:
-    """The overview in one line: ``1 critical alert firing``."""
-    firing = [alert for alert in active if alert.status == "firing"]
+def headline(alerts: Collection[Alert]) -> str:
+    """The open alerts in one line: ``1 critical alert firing``."""
+    firing = [alert.severity for alert in alerts if alert.status == "firing"]
     if not firing:
-        return f"{len(active)} acknowledged, none firing" if active else "No alerts firing"
-    worst = min((alert.severity for alert in firing), key=SEVERITIES.index)
-    alerts = "alert" if len(firing) == 1 else "alerts"
-    count = sum(alert.severity == worst for alert in firing)
-    return f"{count} {worst} {alerts} firing" if count == len(firing) else f"{len(firing)} alerts firing, {count} {worst}"
+        return f"None firing, {len(alerts)} acknowledged" if alerts else "No alert is firing"
+    worst = min(firing, key=_SEVERITIES.index)
+    count, noun = len(firing), "alert" if len(firing) == 1 else "alerts"
+    if firing.count(worst) == count:
+        return f"{count} {worst} {noun} firing"
+    return f"{count} {noun} firing, {firing.count(worst)} {worst}"
+
+
+def urgency(alert: Alert) -> tuple[bool, int, int]:
+    """Sorts what needs somebody first to the top."""
+    return alert.status != "firing", _SEVERITIES.index(alert.severity), -alert.timestamp
 
 
 def overview(
-    active: Sequence[Alert],
-    resolved: Sequence[Alert],
-    rules: Mapping[str, tuple[Rule, str]],
-    activity: Iterable[Activity],
+    opened: Collection[Alert],
+    ended: Collection[Alert],
+    shown: Sequence[AlertDetail],
+    activity: Sequence[SourceActivity],
     now: int,
 ) -> dict[str, Any]:
-    """The overview page. ``rules`` maps an alert's id to its rule and its metric's unit."""
+    """The overview.
 
-    def row(alert: Alert) -> dict[str, Any]:
-        rule, unit = rules.get(alert.id, (None, ""))
-        return {
-            "alert": alert,
-            "value": quantity(alert.current_value, rule.unit(unit) if rule else ""),
-            "threshold": quantity(alert.threshold, rule.unit(unit) if rule else ""),
-            "comparator": rule.comparator if rule else "limit",
-            "channels": [
-                {"name": entry.channel, "failed": entry.status == "failed"}
-                for entry in alert.notifications
-            ],
-        }
-
-    def order(alert: Alert) -> tuple[bool, int, int]:
-        return alert.status != "firing", SEVERITIES.index(alert.severity), -alert.timestamp
-
-    sources = [
-        {
-            "name": source.name,
-            "series": source.series,
-            "points": sum(source.counts),
-            "rate": round(sum(source.counts) / 60, 1),
-            "spark": sparkline(source.counts),
-            "last": source.last,
-            "silent": now - source.last > SILENT_AFTER,
-        }
-        for source in activity
-    ]
+    :param opened: all alerts that are firing or acknowledged, and ``ended``: those that are resolved.
+    :param shown: those of both that get a row.
+    :param activity: of the hour before ``now``, in steps of ``ACTIVITY_STEP``.
+    """
+    sources = [_source(source, now) for source in activity]
     return {
-        "headline": headline(active),
+        "headline": headline(opened),
         "counts": {
-            "firing": sum(alert.status == "firing" for alert in active),
-            "acknowledged": sum(alert.status == "acknowledged" for alert in active),
-            "resolved": sum(now - alert.updated_at <= 24 * HOUR for alert in resolved),
+            "firing": sum(alert.status == "firing" for alert in opened),
+            "acknowledged": sum(alert.status == "acknowledged" for alert in opened),
+            "resolved": sum(now - alert.updated_at <= DAY for alert in ended),
         },
-        "active": [row(alert) for alert in sorted(active, key=order)],
-        "resolved": [row(alert) for alert in resolved],
+        "active": [_row(alert) for alert in shown if alert.status != "resolved"],
+        "resolved": [_row(alert) for alert in shown if alert.status == "resolved"],
+        "hidden": len(opened) - sum(alert.status != "resolved" for alert in shown),
         "sources": sources,
-        "rate": round(sum(source["points"] for source in sources) / 60),
+        "rate": round(sum(source["points"] for source in sources) / 60, 1),
         "silent": sum(source["silent"] for source in sources),
     }
 
 
-def stretch(alert: Alert, now: int) -> tuple[int, int]:
-    """The time around an alert that its chart shows."""
-    end = alert.updated_at if alert.status == "resolved" else now
+def _row(alert: AlertDetail) -> dict[str, Any]:
+    unit = _unit(alert)
+    return {
+        "alert": alert,
+        "value": quantity(alert.current_value, unit),
+        "threshold": quantity(alert.threshold, unit),
+        "comparator": alert.rule.comparator if alert.rule else "threshold",
+    }
+
+
+def _source(source: SourceActivity, now: int) -> dict[str, Any]:
+    silent = now - source.last > SILENT_AFTER
+    # The newest step is still being filled, and what is behind it has not come yet: that is no decline.
+    complete = source.counts if silent else source.counts[: (source.last - now + HOUR) // ACTIVITY_STEP]
+    return {
+        "name": source.source,
+        "series": source.series,
+        "points": sum(source.counts),
+        "rate": round(sum(source.counts) / 60, 1),
+        "spark": sparkline(complete),
+        "last": source.last,
+        "silent": silent,
+    }
+
+
+def _unit(alert: AlertDetail) -> str:
+    """The unit of an alert's value and threshold: its metric's, except that a count has none."""
+    if alert.rule is None or not alert.series or alert.rule.aggregation == "count":
+        return ""
+    return alert.series[0].unit
+
+
+def ended_at(alert: AlertDetail) -> int | None:
+    """When it was resolved."""
+    if alert.status != "resolved":
+        return None
+    return next((entry.at for entry in reversed(alert.history) if entry.change == "resolved"), alert.updated_at)
+
+
+def stretch(alert: AlertDetail, now: int) -> tuple[int, int]:
+    """The time ``[start, end)`` that an alert's chart shows: the alert, and enough beside it to compare it with."""
+    end = ended_at(alert) or now
     margin = max(HOUR, (end - alert.timestamp) // 4)
     return alert.timestamp - margin, min(now, end + margin // 2)
 
 
-def alert_page(
-    alert: Alert, history: Sequence[AlertChange], rule: Rule | None, series: Sequence[Series], now: int
-) -> dict[str, Any]:
-    """The page of one alert."""
-    unit = series[0].unit if series else ""
-    compared = rule.unit(unit) if rule else ""
-    labels = {"source": alert.source, **dict(sorted(alert.tags.items())), "fingerprint": alert.fingerprint, "id": alert.id}
+def resolution(rule: Rule, start: int, end: int) -> tuple[int | None, str]:
+    """How the chart of a rule reads its points: the step in ms, None for every point, and the aggregation."""
+    least = -(-(end - start) // MAX_STEPS // MINUTE) * MINUTE if end - start > DAY else 0
+    if rule.aggregation in ("sum", "count"):
+        return max(rule.window_ms, least), rule.aggregation
+    return least or None, "min" if rule.comparator.startswith("<") else "max"
+
+
+def alert_page(alert: AlertDetail, series: Sequence[SeriesPoints], now: int) -> dict[str, Any]:
+    """The page of an alert; ``series`` as :func:`resolution` wants them."""
+    unit, rule = _unit(alert), alert.rule
+    condition = ""
+    if rule:
+        lasting = f" for {duration(rule.for_s)}" if rule.for_s else ""
+        limit = f"{rule.comparator} {quantity(rule.threshold, unit)}"
+        condition = f"{rule.aggregation} over {duration(rule.window_s)} {limit}{lasting}"
+    known = {"source": alert.source, **alert.tags, "rule": rule.id if rule else "", "id": alert.id}
     return {
         "alert": alert,
-        "value": quantity(alert.current_value, compared),
-        "threshold": quantity(alert.threshold, compared),
+        "ended": ended_at(alert),
+        "value": quantity(alert.current_value, unit),
+        "threshold": quantity(alert.threshold, unit),
         "comparator": rule.comparator if rule else "",
         "metric": rule.metric if rule else "",
-        "condition": rule.condition(unit) if rule else "",
-        "history": [_entry(change, previous, compared) for change, previous in zip(history, [None, *history])],
-        "chart": _chart(alert, history, rule, series, now) if rule and any(line.points for line in series) else None,
-        "labels": [(name, text) for name, text in labels.items() if text],
+        "condition": condition,
+        "history": [
+            _entry(entry, before, unit) for before, entry in zip([None, *alert.history], alert.history, strict=False)
+        ],
+        "chart": _chart(alert, rule, unit, series, now) if rule and series else None,
+        "labels": [(name, text) for name, text in known.items() if text],
     }
 
 
-def _entry(change: AlertChange, previous: AlertChange | None, unit: str) -> dict[str, Any]:
-    alert = change.alert
-    detail = ""
-    if change.change == "acknowledged" and alert.acknowledged_by:
-        detail = f"by {alert.acknowledged_by}"
-    elif change.change == "severity_changed" and previous:
-        detail = f"{previous.alert.severity} to {alert.severity}"
-    elif alert.current_value is not None:
-        detail = f"at {quantity(alert.current_value, unit)}"
-    return {"change": change.change, "title": _TITLES[change.change], "detail": detail, "at": change.at}
+def _entry(entry: Transition, before: Transition | None, unit: str) -> dict[str, Any]:
+    details = []
+    if entry.change == "severity_changed" and before:
+        details.append(f"from {before.severity} to {entry.severity}")
+    if entry.by:
+        details.append(f"by {entry.by}")
+    if entry.value is not None and entry.change != "acknowledged":
+        details.append(f"at {quantity(entry.value, unit)}")
+    return {
+        "change": entry.change,
+        "title": _TITLES[entry.change],
+        "detail": ", ".join(details),
+        "comment": entry.comment or "",
+        "at": entry.at,
+    }
 
 
-def _chart(
-    alert: Alert, history: Sequence[AlertChange], rule: Rule, series: Sequence[Series], now: int
-) -> dict[str, Any]:
-    lines = [line for line in series if line.points]
+def _chart(alert: AlertDetail, rule: Rule, unit: str, series: Sequence[SeriesPoints], now: int) -> dict[str, Any]:
     start, end = stretch(alert, now)
-    unit = lines[0].unit
-    drawable = rule.aggregation not in ("count", "sum")
-    largest = max(abs(value) for line in lines for _, value in line.points)
-    factor, suffix = scale(unit, max(largest, abs(rule.threshold) if drawable else 0))
-    differing = [
-        tag
-        for tag in sorted({tag for line in lines for tag in line.tags})
-        if len({line.tags.get(tag) for line in lines}) > 1
-    ]
+    step, aggregation = resolution(rule, start, end)
+    # A sum or a count over another time than the rule's does not compare with its threshold.
+    comparable = rule.aggregation not in ("sum", "count") or step == rule.window_ms
+    largest = max(abs(value) for line in series for _, value in line.points)
+    factor, suffix = scale(unit, max(largest, abs(rule.threshold)) if comparable else largest)
     return {
         "series": [
-            {
-                "label": " · ".join(line.tags[tag] for tag in differing if tag in line.tags)
-                or line.tags.get("statistic", line.name),
-                "points": _with_gaps([(at, value * factor) for at, value in line.points]),
-            }
-            for line in lines[:MAX_SERIES]
+            {"label": label, "points": _with_gaps([(at, value * factor) for at, value in line.points])}
+            for label, line in zip(_labels(series), series[:MAX_SERIES], strict=False)
         ],
-        "more": max(0, len(lines) - MAX_SERIES),
+        "more": max(0, len(series) - MAX_SERIES),
+        "note": f"Each point is the {aggregation} over {duration(step / 1000)}." if step else "",
         "suffix": suffix,
-        "threshold": rule.threshold * factor if drawable else None,
+        "threshold": rule.threshold * factor if comparable else None,
         "start": start,
         "end": end,
-        "firing": {"start": alert.timestamp, "end": alert.updated_at if alert.status == "resolved" else now},
-        "marks": [{"at": change.at, "change": change.change, "title": _TITLES[change.change]} for change in history],
+        "firing": {"start": alert.timestamp, "end": ended_at(alert) or now},
+        "marks": [{"at": e.at, "change": e.change, "title": _TITLES[e.change]} for e in alert.history],
     }
+
+
+def _labels(series: Sequence[SeriesPoints]) -> list[str]:
+    """What tells the lines apart, as short as it gets."""
+    tags = sorted({tag for line in series for tag in line.tags})
+    telling = [tag for tag in tags if len({line.tags.get(tag) for line in series}) > 1]
+    if len({line.source for line in series}) > 1 and not telling:
+        return [line.source for line in series]
+    return [
+        " · ".join(line.tags[tag] for tag in telling if tag in line.tags) or line.tags.get("statistic", line.name)
+        for line in series
+    ]
 
 
 def _with_gaps(points: Sequence[tuple[int, float]]) -> list[tuple[int, float | None]]:
     """The points with a null wherever some are missing, so that no line is drawn over what nobody measured."""
-    steps = [after[0] - before[0] for before, after in zip(points, points[1:])]
-    usual = statistics.median(steps) if steps else 0
+    usual = statistics.median(after[0] - before[0] for before, after in pairwise(points)) if len(points) > 1 else 0
     line: list[tuple[int, float | None]] = []
     for at, value in points:
         if line and at - line[-1][0] > 2.5 * usual:
