@@ -90,8 +90,7 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
     app.state.tokens = tokens
     app.state.intake = Intake(max_requests, max_bytes)
     app.include_router(router)
-    if hasattr(pages, "router"):
-        app.include_router(pages.router)
+    app.include_router(pages.router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
