@@ -116,9 +116,7 @@ class Airflow:
         """Wait for a command's end and return its output."""
         process = self.processes[name]
         if process.wait(timeout):
-            raise RuntimeError(
-                f"{' '.join(map(str, process.args))} ended with {process.returncode}:\n{self.tail(name)}"
-            )
+            raise RuntimeError(f"airflow {name} ended with {process.returncode}:\n{self.tail(name)}")
         return self._log(name).read_text(errors="replace")
 
     def tail(self, name: str, size: int = 4000) -> str:

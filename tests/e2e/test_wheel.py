@@ -88,7 +88,7 @@ def test_the_command_explains_itself(bin_directory: Path) -> None:
     assert all(system.stem in systems for system in SYSTEMS)
 
 
-def test_no_module_warns_of_deprecations(bin_directory: Path) -> None:
+def test_no_module_warns_of_deprecations(bin_directory: Path, airflow: Airflow) -> None:
     script = """
 import importlib, pkgutil, airflow_provider_airis as package
 for module in pkgutil.walk_packages(package.__path__, "airflow_provider_airis."):
@@ -96,4 +96,7 @@ for module in pkgutil.walk_packages(package.__path__, "airflow_provider_airis.")
         importlib.import_module(module.name)
 """
     output = run(bin_directory / "python", "-W", "always", "-c", script)
-    assert [line for line in output.stderr.splitlines() if "airflow_provider_airis" in line and "Warning" in line] == []
+    said = output.stderr.splitlines()
+    for log in airflow.logs.rglob("*.log"):
+        said += log.read_text(errors="replace").splitlines()
+    assert [line for line in said if "airflow_provider_airis" in line and "Warning" in line] == []
