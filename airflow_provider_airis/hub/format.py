@@ -73,8 +73,9 @@ def age(timestamp: int, now: int) -> str:
     seconds = (now - timestamp) / 1000
     if seconds < 1:
         return "just now"
-    largest = next((size for size in (86400, 3600, 60) if seconds >= 2 * size), 1)
-    return f"{duration(seconds // largest * largest)} ago"
+    steps = ((2 * 86400, 86400, "d"), (2 * 3600, 3600, "h"), (60, 60, "min"), (0, 1, "s"))
+    size, name = next((size, name) for least, size, name in steps if seconds >= least)
+    return f"{seconds // size:.0f} {name} ago"
 
 
 def sparkline(counts: Sequence[int], width: int = 120, height: int = 24) -> str:

@@ -125,6 +125,10 @@ def _alert(store: Store, alert_id: str, now: int) -> dict[str, Any]:
     if alert.rule:
         start, end = views.stretch(alert, now)
         step, aggregation = views.resolution(alert.rule, start, end)
+        if step:
+            start -= start % step
+            if end < now:
+                end -= end % step
         for ref in alert.series:
             found = store.query(
                 start=start,
@@ -137,6 +141,11 @@ def _alert(store: Store, alert_id: str, now: int) -> dict[str, Any]:
             )
             # Others may have the same tags and more.
             series += [line for line in found if line.tags == ref.tags]
+        if end == now and aggregation in ("sum", "count"):
+            # The newest step is still being filled.
+            for line in series:
+                line.points.pop()
+            series = [line for line in series if line.points]
     return views.alert_page(alert, series, now)
 
 

@@ -27,6 +27,7 @@ _TITLES = {
     "acknowledged": "Acknowledged",
     "resolved": "Resolved",
 }
+_SIGNS = {">": ">", ">=": "≥", "<": "<", "<=": "≤", "==": "=", "!=": "≠"}
 
 
 def headline(alerts: Collection[Alert]) -> str:
@@ -82,7 +83,7 @@ def _row(alert: AlertDetail) -> dict[str, Any]:
         "alert": alert,
         "value": quantity(alert.current_value, unit),
         "threshold": quantity(alert.threshold, unit),
-        "comparator": alert.rule.comparator if alert.rule else "threshold",
+        "comparator": _SIGNS[alert.rule.comparator] if alert.rule else "threshold",
     }
 
 
@@ -136,15 +137,23 @@ def alert_page(alert: AlertDetail, series: Sequence[SeriesPoints], now: int) -> 
     condition = ""
     if rule:
         lasting = f" for {duration(rule.for_s)}" if rule.for_s else ""
-        limit = f"{rule.comparator} {quantity(rule.threshold, unit)}"
+        limit = f"{_SIGNS[rule.comparator]} {quantity(rule.threshold, unit)}"
         condition = f"{rule.aggregation} over {duration(rule.window_s)} {limit}{lasting}"
-    known = {"source": alert.source, **alert.tags, "rule": rule.id if rule else "", "id": alert.id}
+    ended = ended_at(alert)
+    sign = _SIGNS[rule.comparator] + " " if rule else ""
+    facts = (
+        ("Last value" if ended else "Current value", quantity(alert.current_value, unit), "" if ended else "alarm"),
+        ("Threshold", sign + quantity(alert.threshold, unit) if alert.threshold is not None else "", ""),
+        ("Model", alert.model_id, "text"),
+        ("Environment", alert.environment, "text"),
+        ("Type", alert.alert_type, "text"),
+        ("Source", alert.source, "text"),
+    )
+    known = {**alert.tags, "rule": rule.id if rule else "", "id": alert.id}
     return {
         "alert": alert,
-        "ended": ended_at(alert),
-        "value": quantity(alert.current_value, unit),
-        "threshold": quantity(alert.threshold, unit),
-        "comparator": rule.comparator if rule else "",
+        "ended": ended,
+        "facts": [fact for fact in facts if fact[1]],
         "metric": rule.metric if rule else "",
         "condition": condition,
         "history": [
@@ -178,7 +187,9 @@ def _chart(alert: AlertDetail, rule: Rule, unit: str, series: Sequence[SeriesPoi
     # A sum or a count over another time than the rule's does not compare with its threshold.
     comparable = rule.aggregation not in ("sum", "count") or step == rule.window_ms
     largest = max(abs(value) for line in series for _, value in line.points)
-    factor, suffix = scale(unit, max(largest, abs(rule.threshold)) if comparable else largest)
+    # In the threshold's unit, as everywhere on the page, unless that makes for long numbers.
+    near = comparable and 0 < largest < 100 * abs(rule.threshold)
+    factor, suffix = scale(unit, rule.threshold if near else largest)
     return {
         "series": [
             {"label": label, "points": _with_gaps([(at, value * factor) for at, value in line.points])}

@@ -49,8 +49,9 @@ document.addEventListener("visibilitychange", () => schedule(0));
 const two = (number) => String(number).padStart(2, "0");
 const hour = (s) => { const d = new Date(s * 1000); return `${two(d.getUTCHours())}:${two(d.getUTCMinutes())}`; };
 const day = (s) => new Date(s * 1000).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 const exact = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+const compact = new Intl.NumberFormat("en", { maximumSignificantDigits: 4, notation: "compact" });
+const number = (value) => (Math.abs(value) < 1e4 ? exact : compact).format(value);
 
 function drawChart() {
   const [plot, at, say] = ["plot", "legend-at", "chart-say"].map((id) => document.getElementById(id));
@@ -63,7 +64,7 @@ function drawChart() {
     columns = uPlot.join(shape.series.map((line) => [line.points.map((p) => p[0] / 1000), line.points.map((p) => p[1])]),
       shape.series.map(() => [0, 1]));
   };
-  const withUnit = (value) => (value == null ? "–" : `${exact.format(value)}${shape.suffix}`);
+  const withUnit = (value) => (value == null ? "–" : `${number(value)}${shape.suffix}`);
   const legend = (index) => {
     const i = index ?? columns[0].length - 1;
     at.textContent = `${day(columns[0][i])}, ${hour(columns[0][i])} UTC${index == null ? ", latest" : ""}`;
@@ -156,7 +157,7 @@ function drawChart() {
       },
       axes: [
         { ...axis, space: 70, size: 34, values: (_, at) => at.map((s, i) => (i && day(s) === day(at[i - 1]) && s % 86400 ? hour(s) : `${hour(s)}\n${day(s)}`)) },
-        { ...axis, size: (_, labels) => 14 + 7 * Math.max(3, ...(labels ?? []).map((l) => l.length)), values: (_, at) => at.map((v) => `${compact.format(v)}${shape.suffix}`) },
+        { ...axis, size: (_, labels) => 14 + 7 * Math.max(3, ...(labels ?? []).map((l) => l.length)), values: (_, at) => at.map((v) => `${number(v)}${shape.suffix}`) },
       ],
       series: [{}, ...shape.series.map((_, n) => ({
         stroke: paint(`s${(n % 6) + 1}`), width: n ? 1.5 : 2, dash: dashes[n % 6], points: { show: (_, i) => columns[i].length < 3 } }))],
