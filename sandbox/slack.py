@@ -23,7 +23,9 @@ from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 CHANNELS = {"alerts": "C0ALERTS001", "oncall": "C0ONCALL001", "general": "C0GENERAL01"}
 SCOPES = {"chat:write", "channels:read", "channels:history"}
-NEEDS = {
+# Each method's scope.
+METHODS = {
+    "auth.test": None,
     "chat.postMessage": "chat:write",
     "chat.update": "chat:write",
     "conversations.list": "channels:read",
@@ -58,11 +60,11 @@ class Slack:
             return answered(fault)
         try:
             self._authorize(method, request.headers.get("authorization", ""))
+            if method not in METHODS:
+                raise SlackError("unknown_method")
             answer = getattr(self, f"_{method.replace('.', '_')}")(await _arguments(request))
         except SlackError as error:
             return JSONResponse(error.answer)
-        except AttributeError:
-            return JSONResponse({"ok": False, "error": "unknown_method"})
         return answered(fault) if fault else JSONResponse({"ok": True, **answer})
 
     def _authorize(self, method: str, header: str) -> None:
@@ -72,7 +74,7 @@ class Slack:
         scopes = self.tokens.get(token, SCOPES)
         if not token.startswith("xoxb-") or not scopes:
             raise SlackError("invalid_auth")
-        if (needed := NEEDS.get(method)) and needed not in scopes:
+        if (needed := METHODS.get(method)) and needed not in scopes:
             raise SlackError("missing_scope", needed=needed, provided=",".join(sorted(scopes)))
 
     def _auth_test(self, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
@@ -172,7 +174,7 @@ def _message(arguments: dict[str, Any]) -> dict[str, Any]:
 def _faults(index: int, block: dict[str, Any]) -> list[str]:
     """What Slack's validation says of a block; https://docs.slack.dev/reference/block-kit/blocks has the limits."""
     where = f"/blocks/{index}"
-    kind = block.get("type")
+    kind = block.get("type") if isinstance(block, dict) else block
     if kind == "header":
         return _text_faults(f"{where}/text", block.get("text"), 150, {"plain_text"})
     if kind == "section":

@@ -29,19 +29,20 @@ def event(alert: Alert, url: str) -> dict[str, Any]:
     """
     body: dict[str, Any] = {"event_action": _ACTIONS[alert.status], "dedup_key": dedup_key(alert)}
     if alert.status == "firing":
+        model_id, environment = (value and cut(value, SUMMARY_CHARS) for value in (alert.model_id, alert.environment))
         body["payload"] = {
             "summary": cut(f"AIRIS-MON Alert: {alert.name}", SUMMARY_CHARS),
             "source": cut(alert.source or "airis-mon", SUMMARY_CHARS),
             "severity": _SEVERITIES[alert.severity],
             "timestamp": iso(alert.timestamp),
-            "component": cut(alert.model_id or "unknown", SUMMARY_CHARS),
-            "group": cut(alert.environment or "production", SUMMARY_CHARS),
+            "component": model_id or "unknown",
+            "group": environment or "production",
             "class": cut(alert.alert_type or "monitoring", SUMMARY_CHARS),
             "custom_details": {
                 "alert_id": alert.id,
                 "description": cut(alert.description, DETAIL_CHARS),
-                "model_id": alert.model_id,
-                "environment": alert.environment,
+                "model_id": model_id,
+                "environment": environment,
                 "threshold": alert.threshold,
                 "current_value": alert.current_value,
                 "duration": alert.duration,

@@ -1,0 +1,78 @@
+"""The PagerDuty event of an alert: the golden ones and its limits; and how its hook meets a peer that fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from airflow_provider_airis.errors import PermanentError, RetryableError
+from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
+from airflow_provider_airis.operators.pagerduty import event
+from airflow_provider_airis.records import Alert
+from tests.contract.peers import Always, Silent
+
+URL = "https://hub.example.com/dashboard?alert=a1"
+KEY = "0123456789abcdef0123456789abcdef"
+FIXTURES = Path(__file__).parents[1] / "fixtures/pagerduty"
+GOLDEN, REFUSALS = (
+    json.loads((FIXTURES / name).read_text(encoding="utf-8")) for name in ("events.json", "refusals.json")
+)
+
+
+def alert(**fields: Any) -> Alert:
+    return msgspec.convert(
+        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
+        Alert,
+    )
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
+def test_the_event_is_the_golden_one(case):
+    assert event(msgspec.convert(case["alert"], Alert), case["url"]) == case["event"]
+
+
+def test_severities_are_pagerdutys():
+    severities = ("critical", "high", "medium", "warning", "low", "info")
+    shown = [event(alert(severity=severity), URL)["payload"]["severity"] for severity in severities]
+    assert shown == ["critical", "error", "warning", "warning", "info", "info"]
+
+
+@pytest.mark.parametrize("filler", ["x", "ü", "🚨", "\x00"])
+def test_text_of_any_length_keeps_pagerdutys_limits(filler):
+    long = filler * 600_000
+    fields = ("name", "description", "source", "model_id", "environment", "alert_type")
+    body = event(alert(id="i" * 400, **dict.fromkeys(fields, long)), URL)
+    assert len(body["payload"]["summary"]) == 1_024
+    assert body["payload"]["summary"].endswith("…")
+    assert len(body["dedup_key"]) <= 255
+    assert len(json.dumps({"routing_key": KEY, **body})) < 512 * 1024
+
+
+@pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row["about"])
+def test_what_pagerduty_answers_is_passing_or_permanent(row, connect, caplog):
+    with Always(row["response"]) as server:
+        connect("pagerduty_events_default", conn_type="pagerduty_events", host=server.url, password=KEY)
+        with (
+            PagerDutyHook(retries=0) as hook,
+            pytest.raises({"retryable": RetryableError, "permanent": PermanentError}[row["error"]]) as raised,
+        ):
+            hook.enqueue(event(alert(), URL))
+    assert row["says"] in str(raised.value)
+    assert getattr(raised.value, "retry_after", None) == row.get("retry_after")
+    assert KEY not in str(raised.value) + repr(hook) + repr(vars(raised.value)) + caplog.text
+
+
+def test_a_peer_that_does_not_answer_is_left(connect):
+    with Silent() as server:
+        connect("pagerduty_events_default", conn_type="pagerduty_events", host=server.url, password=KEY)
+        with PagerDutyHook(retries=0, timeout=0.3) as hook, pytest.raises(RetryableError, match="in time"):
+            hook.enqueue(event(alert(), URL))
+
+
+def test_without_a_host_it_is_pagerdutys_own_service(connect):
+    connect("pagerduty_events_default", conn_type="pagerduty_events", password=KEY)
+    assert PagerDutyHook().base_url == "https://events.pagerduty.com"
