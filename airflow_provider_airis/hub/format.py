@@ -26,7 +26,7 @@ def scale(unit: str, largest: float) -> tuple[float, str]:
     """What makes values up to ``largest`` readable, factor and suffix: ``("Microseconds", 8e5)`` → 1e-3, ``" ms"``."""
     if known := _SCALES.get(unit.lower()):
         base, steps = known
-        size, suffix = next((step for step in steps if abs(largest) * base >= step[0]), steps[-1])
+        size, suffix = next((step for step in steps if abs(largest or 1) * base >= step[0]), steps[-1])
         return base / size, suffix
     return 1.0, _PLAIN.get(unit.lower(), f" {unit}")
 
@@ -80,6 +80,6 @@ def age(timestamp: int, now: int) -> str:
 
 def sparkline(counts: Sequence[int], width: int = 120, height: int = 24) -> str:
     """The SVG path of a small line over equal steps."""
-    top, step = max(*counts, 1), width / max(len(counts) - 1, 1)
+    top, step = max([*counts, 1]), width / max(len(counts) - 1, 1)
     points = (f"{i * step:.4g} {height - 2 - count / top * (height - 4):.4g}" for i, count in enumerate(counts))
     return "M" + "L".join(points)
