@@ -147,9 +147,8 @@ def alert_page(alert: AlertDetail, series: Sequence[SeriesPoints], now: int) -> 
         ("Model", alert.model_id, "text"),
         ("Environment", alert.environment, "text"),
         ("Type", alert.alert_type, "text"),
-        ("Source", alert.source, "text"),
     )
-    known = {**alert.tags, "rule": rule.id if rule else "", "id": alert.id}
+    known = {"source": alert.source, **alert.tags, "rule": rule.id if rule else "", "id": alert.id}
     return {
         "alert": alert,
         "ended": ended,
