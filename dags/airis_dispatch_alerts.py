@@ -20,6 +20,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    # A receiver that does not answer, five seconds a try, holds the others' next alerts back for about a minute.
     default_args={"retries": 3, "retry_delay": timedelta(seconds=5)},
     tags=["airis", "alerts"],
     doc_md=__doc__,

@@ -38,7 +38,7 @@ class SlackHook(BaseHook):
     ``base_url``, ``timeout`` and ``proxy`` in the connection's extra are the Slack provider's.
 
     :param slack_conn_id: connection of type ``slack``.
-    :param timeout: seconds to wait for an answer.
+    :param timeout: seconds to wait for an answer, unless the connection names them.
     :param retries: how often a rate-limited call is sent again, after the time that Slack names if that is a minute at
         most. Other errors that pass are left to the task: Slack may have posted what it did not confirm.
 
@@ -64,9 +64,10 @@ class SlackHook(BaseHook):
         """The provider's ``slack_sdk.WebClient``."""
         from airflow.providers.slack.hooks.slack import SlackHook as ProvidersHook
 
+        named = self.get_connection(self.slack_conn_id).extra_dejson.get("timeout")
         return ProvidersHook(
             slack_conn_id=self.slack_conn_id,
-            timeout=self.timeout,  # type: ignore[arg-type]  # declared int; slack_sdk hands it to urlopen
+            timeout=None if named else self.timeout,  # type: ignore[arg-type]  # an int, says the provider; any will do
             retry_handlers=[],  # slack_sdk's own wait as long as they are told to
         ).get_conn()
 

@@ -13,6 +13,7 @@ from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
 from airflow_provider_airis.operators.pagerduty import event
 from airflow_provider_airis.records import Alert
+from sandbox.airflow import free_port
 from tests.contract.peers import Always, Silent
 
 URL = "https://hub.example.com/dashboard?alert=a1"
@@ -71,6 +72,13 @@ def test_a_peer_that_does_not_answer_is_left(connect):
         connect("pagerduty_events_default", conn_type="pagerduty_events", host=server.url, password=KEY)
         with PagerDutyHook(retries=0, timeout=0.3) as hook, pytest.raises(RetryableError, match="in time"):
             hook.enqueue(event(alert(), URL))
+
+
+def test_a_peer_that_is_not_there_is_waited_for_by_the_task(connect):
+    url = f"http://127.0.0.1:{free_port()}"
+    connect("pagerduty_events_default", conn_type="pagerduty_events", host=url, password=KEY)
+    with PagerDutyHook(retries=0) as hook, pytest.raises(RetryableError, match="could not connect"):
+        hook.enqueue(event(alert(), URL))
 
 
 def test_without_a_host_it_is_pagerdutys_own_service(connect):
