@@ -46,6 +46,8 @@ class Silent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Closing alone leaves the port open until accept() returns.
+        self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         for held in self._held:
             held.close()
