@@ -80,3 +80,11 @@ def test_every_scheduled_system_has_its_dags(parsed):
 def test_parse_times_are_shown(parsed, record_property, capsys):
     with capsys.disabled():
         print("\nParsed: " + ", ".join(f"{name} {result['seconds']:.2f} s" for name, result in parsed.items()))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in DAG_FILES])
+def test_a_loop_has_a_start_date(parsed, name):
+    """Without one, Airflow gives the second run the first one's logical date, and the loop ends after one run."""
+    dag = parsed[name]["dags"][name]
+    if "ContinuousTimetable" in str(dag["timetable"]):
+        assert dag["start_date"]
