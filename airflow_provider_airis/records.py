@@ -103,6 +103,36 @@ class IngestAnswer(msgspec.Struct, frozen=True):
     rejected: list[Refusal] = []
 
 
+class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A person or service account of a directory, as the hub is told of them.
+
+    :param id: what stays when everything else changes: ``objectGUID`` or ``entryUUID``.
+    :param username: what they log in with: ``sAMAccountName`` or ``uid``.
+    :param groups: distinguished names of the groups they belong to.
+    :param manager: distinguished name.
+    :param enabled: whether the directory lets them log in.
+    :param expires_at: when the account expires, Unix ms; never if None.
+    :param changed_at: when the directory changed the entry last, Unix ms.
+    :param sync_timestamp: when the entry was read, Unix ms.
+    :param attributes: whatever else was asked for, by name.
+    """
+
+    id: str
+    username: str
+    email: str | None = None
+    display_name: str | None = None
+    department: str | None = None
+    title: str | None = None
+    dn: str | None = None
+    groups: list[str] = []
+    manager: str | None = None
+    enabled: bool = True
+    expires_at: int | None = None
+    changed_at: int | None = None
+    sync_timestamp: int
+    attributes: dict[str, str] = {}
+
+
 class Notification(msgspec.Struct, frozen=True):
     """A row of the delivery ledger: which state of an alert a receiver was last shown.
 

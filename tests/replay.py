@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +25,7 @@ class Case:
     now: str
     arguments: dict[str, Any]
     fails: str | None
-    exchanges: list[dict[str, Any]]
+    folder: Path
     expected: list[dict[str, Any]]
     _connections: str
 
@@ -38,10 +39,17 @@ class Case:
             now=case["now"],
             arguments=case["arguments"],
             fails=case.get("fails"),
-            exchanges=json.loads((folder / "exchanges.json").read_text()),
+            folder=folder,
             expected=json.loads((folder / "expected.json").read_text()),
             _connections=json.dumps(case["connections"]),
         )
+
+    def serve(self) -> AbstractContextManager[Any]:
+        """The peer that this case plays, with ``url``, ``unexpected`` and ``left``; which one, its file says."""
+        for name, peer in PEERS.items():
+            if (self.folder / name).exists():
+                return peer(self.folder / name)
+        raise FileNotFoundError(f"{self.folder} has none of {', '.join(PEERS)}")
 
     def connections(self, url: str) -> dict[str, dict[str, Any]]:
         """Connection id to its fields, leading to ``url``."""
@@ -122,6 +130,12 @@ class Replay:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+# A case's file → what serves it.
+PEERS: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
+    "exchanges.json": lambda path: Replay(json.loads(path.read_text())),
+}
 
 
 def _asks(wanted: dict[str, Any], request: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ def operator(case: Case) -> Any:
 def collect(case: Case, connect: Any) -> tuple[list[Metric | Event], Any, Replay]:
     """The records of a case, read through a socket, with the operator that read them and the server."""
     reader, records = operator(case), []
-    with Replay(case.exchanges) as server, time_machine.travel(case.now):
+    with case.serve() as server, time_machine.travel(case.now):
         for conn_id, fields in case.connections(server.url).items():
             connect(conn_id, **fields)
         try:
@@ -87,7 +87,7 @@ def test_a_case_reaches_the_hub_whole_and_again_changes_nothing(case, connect, a
     """Twice through the engine: the hub then holds each record once, and a failed part fails the task by name."""
     start, end = (to_ms(datetime.fromisoformat(case.arguments[edge])) for edge in ("start", "end"))
     for _ in range(2):
-        with Replay(case.exchanges) as server, time_machine.travel(case.now):
+        with case.serve() as server, time_machine.travel(case.now):
             for conn_id, fields in case.connections(server.url).items():
                 connect(conn_id, **fields)
             if case.fails:

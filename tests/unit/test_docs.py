@@ -38,7 +38,7 @@ from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator,
 from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
 from docs import tables
 from sandbox.process import Server
-from tests.replay import Case, Replay
+from tests.replay import Case
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -170,7 +170,7 @@ def test_the_guide_to_a_new_system_works(connect, monkeypatch, tmp_path):
     for name, text in (("case", case), ("exchanges", exchanges), ("expected", expected)):
         (folder / f"{name}.json").write_text(text)
     golden = Case.read(folder)
-    with Replay(golden.exchanges) as server:
+    with golden.serve() as server:
         for conn_id, fields in golden.connections(server.url).items():
             connect(conn_id, **fields)
         operator = load(row.operator_class)(task_id="guide", **golden.arguments)

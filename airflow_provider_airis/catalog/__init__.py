@@ -1,0 +1,16 @@
+"""The table of contents: one row a system, a module each. Pure data; whatever follows from a row is derived from it.
+
+The provider's registration with Airflow, the connection forms, the configuration sections, the schedules of the Dags,
+the tables of the documentation and the contract tests are all read off these rows. Imports neither Airflow nor a hook.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_airis.catalog import airis, pagerduty, sagemaker, slack
+from airflow_provider_airis.catalog.system import PACKAGE, EventSpec, Field, Form, MetricSpec, Option, System
+
+__all__ = ["BY_STEM", "PACKAGE", "SYSTEMS", "EventSpec", "Field", "Form", "MetricSpec", "Option", "System"]
+
+SYSTEMS: tuple[System, ...] = (airis.ROW, sagemaker.ROW, slack.ROW, pagerduty.ROW)
+
+BY_STEM: dict[str, System] = {system.stem: system for system in SYSTEMS}

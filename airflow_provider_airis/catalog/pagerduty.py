@@ -1,0 +1,20 @@
+"""The row of PagerDuty."""
+
+from __future__ import annotations
+
+from airflow_provider_airis.catalog.system import System
+
+ROW = System(
+    stem="pagerduty",
+    prefix="PagerDuty",
+    title="PagerDuty",
+    category="notification",
+    flow="outbound",
+    summary="an incident for each critical or high alert, resolved with it",
+    url="https://developer.pagerduty.com/docs/send-alert-event",
+    connection_type="pagerduty_events",
+    requires=("apache-airflow-providers-pagerduty>=5.3",),
+    tested_against="a server of our own that checks what the Events API v2 checks",
+    target="pagerduty_events_default",
+    severities=("critical", "high"),
+)

@@ -1,0 +1,20 @@
+"""The row of Slack."""
+
+from __future__ import annotations
+
+from airflow_provider_airis.catalog.system import System
+
+ROW = System(
+    stem="slack",
+    prefix="Slack",
+    title="Slack",
+    category="notification",
+    flow="outbound",
+    summary="one message an alert, updated as the alert changes",
+    url="https://docs.slack.dev/reference/methods/chat.postMessage",
+    connection_type="slack",
+    requires=("apache-airflow-providers-slack>=9.11",),
+    tested_against="a server of our own that checks what Slack checks, called through slack_sdk",
+    target="#alerts",
+    severities=("critical", "high", "medium", "low", "warning", "info"),
+)
