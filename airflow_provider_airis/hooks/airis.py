@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import Any
+from hashlib import blake2b
+from typing import Any, Literal
 from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
 
-from airflow_provider_airis.errors import PermanentError
+from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.base import ApiHook, T
-from airflow_provider_airis.hooks.delivery import API, Delivery, IngestSummary
+from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, KEPT_REFUSALS, Delivery, IngestSummary
 from airflow_provider_airis.records import (
     Alert,
     AlertChange,
     AlertSeverity,
     AlertStatus,
     Event,
+    IngestAnswer,
     Metric,
     Notification,
+    User,
 )
+
+SYNC_USERS = 1_000
 
 
 class _Changes(msgspec.Struct):
     changes: list[AlertChange]
     sequence: int
+
+
+class _UserSyncAnswer(IngestAnswer, frozen=True):
+    applied: bool = True
+    created: int = 0
+    updated: int = 0
+    deactivated: int = 0
+
+
+class UserSyncSummary(msgspec.Struct):
+    """What became of a sync of users.
+
+    :param users: whom the hub took, ``duplicates`` of them unchanged.
+    :param rejected: whom it refused; ``refusals`` names the first of them with the reason.
+    """
+
+    users: int = 0
+    created: int = 0
+    updated: int = 0
+    deactivated: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    calls: int = 0
+    refusals: list[str] = []
 
 
 class AirisHook(ApiHook):
@@ -100,6 +130,81 @@ class AirisHook(ApiHook):
             raise PermanentError(
                 f"{self.hook_name} (connection {self.conn_id}) refused the event {summary.refusals[0]}"
             )
+
+    def events(
+        self, *, source: str | None = None, event_type: str | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """The events that arrived last, newest first: ``{key, event_type, source, severity, timestamp, data}`` each."""
+        params = {"source": source, "event_type": event_type, "limit": limit}
+        answer = self.decode(self.request("GET", f"{API}/events", params=params), dict[str, Any])
+        return self._converted(answer.get("events"), list[dict[str, Any]])
+
+    def sync_users(
+        self,
+        users: Iterable[User],
+        *,
+        source: str,
+        sync_type: Literal["full", "delta"],
+        sync_id: str,
+        timestamp: int,
+        deleted: Iterable[str] = (),
+    ) -> UserSyncSummary:
+        """Send a directory's users as they are yielded, a thousand a request.
+
+        The hub puts the sync into force when its last part has arrived, which is sent only once ``users`` has ended:
+        if that raises, the directory stays as it was. A full sync deactivates whom it does not name.
+
+        :param sync_id: names this sync; its repetition needs the same users or another name.
+        :param timestamp: when the directory was read, Unix ms.
+        :param deleted: ids or usernames that a delta deactivates; read after ``users``.
+        :raises PermanentError: the hub has no directory, or refuses the sync as a whole.
+        """
+        summary = UserSyncSummary()
+        part: list[User] = []
+        number = 1
+
+        def send(last: bool) -> None:
+            data: dict[str, Any] = {"users": part, "sync_type": sync_type}
+            if number > 1 or not last:
+                data |= {"sync_id": sync_id, "part": number, "last": last}
+            if last and (gone := list(deleted)):
+                data["deleted"] = gone
+            body = {"event_type": "user_sync", "source": source, "timestamp": timestamp, "data": data}
+            content, headers = msgspec.json.encode(body), {"Content-Type": "application/json"}
+            if self.extra.get("compression") != "none":
+                content, headers["Content-Encoding"] = gzip.compress(content, GZIP_LEVEL, mtime=0), "gzip"
+            headers["Idempotency-Key"] = blake2b(f"{source}\n{sync_id}\n{number}".encode(), digest_size=16).hexdigest()
+            path = f"{API}/integrations/user-sync"
+            response = self.request("POST", path, content=content, headers=headers)
+            # A hub may also answer 200 with nothing, or with any object: it took all.
+            counted = b'"accepted"' in response.content
+            answer = self.decode(response, _UserSyncAnswer) if counted else _UserSyncAnswer(accepted=len(part))
+            if last and not answer.applied:
+                raise RetryableError(
+                    f"{self.hook_name} (connection {self.conn_id}) lacks parts of the user sync {sync_id}"
+                )
+            summary.users += answer.accepted
+            summary.calls += 1
+            summary.rejected += len(answer.rejected)
+            for refusal in answer.rejected[: KEPT_REFUSALS - len(summary.refusals)]:
+                place, _, field = refusal.pointer.removeprefix("/data/users/").partition("/")
+                who = part[int(place)].username if place.isdecimal() and int(place) < len(part) else refusal.pointer
+                summary.refusals.append(f"{who}: /{field}: {refusal.detail}")
+            for count in ("created", "updated", "deactivated", "duplicates"):
+                setattr(summary, count, getattr(summary, count) + getattr(answer, count))
+
+        for user in users:
+            if len(part) == SYNC_USERS:
+                send(last=False)
+                part, number = [], number + 1
+            part.append(user)
+        send(last=True)
+        return summary
+
+    def users(self, *, source: str | None = None, active: bool | None = None) -> Iterator[dict[str, Any]]:
+        """Every user that the hub knows, by source and id: ``User``'s fields, source, active and updated_at."""
+        params = {"source": source, "active": None if active is None else str(active).lower(), "limit": 5000}
+        yield from self.pages(f"{API}/users", params=params, items="users")
 
     def alerts(
         self,

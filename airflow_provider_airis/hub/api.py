@@ -21,7 +21,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from airflow_provider_airis.hub import alerts as transitions
-from airflow_provider_airis.hub import pages
+from airflow_provider_airis.hub import pages, users
 from airflow_provider_airis.hub.alerts import Acknowledgement, AlertDetail, Delivery, ManualAlert
 from airflow_provider_airis.hub.auth import Tokens, require
 from airflow_provider_airis.hub.flow import Feeds, Intake, chunks
@@ -29,6 +29,7 @@ from airflow_provider_airis.hub.ingest import MAX_TEXT, Form, unpack
 from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem, explain
 from airflow_provider_airis.hub.rules import AGGREGATION, Rule, RuleBody
 from airflow_provider_airis.hub.store import EVENTS_FEED, Consumer, EventChange, Store
+from airflow_provider_airis.hub.users import UsersPage, UserSyncAnswer, UserSyncBody
 from airflow_provider_airis.hub.wire import (
     CAPABILITIES,
     MAX_WAIT_S,
@@ -38,6 +39,7 @@ from airflow_provider_airis.hub.wire import (
     CoverageAnswer,
     EventChanges,
     EventsBatch,
+    EventsPage,
     Health,
     Limits,
     MetricsBatch,
@@ -54,6 +56,7 @@ from airflow_provider_airis.records import (
     AlertSeverity,
     AlertStatus,
     EventBody,
+    EventSeverity,
     IngestAnswer,
     KeyedEventBody,
     MetricsBody,
@@ -229,15 +232,17 @@ def _span(start: str | None, end: str | None) -> tuple[int, int]:
     return window
 
 
-def _cursor(alert: Alert) -> str:
-    return base64.urlsafe_b64encode(f"{alert.timestamp} {alert.id}".encode()).decode().rstrip("=")
+def _cursor(*place: str | int) -> str:
+    """What asks for the page behind a place."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
 
 
-def _behind(cursor: str) -> tuple[int, str]:
+def _behind(cursor: str | None, shape: type[T]) -> T | None:
+    if cursor is None:
+        return None
     try:
-        timestamp, _, alert_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(" ")
-        return int(timestamp), alert_id
-    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
+    except (binascii.Error, msgspec.MsgspecError, ValueError):
         raise Problem(400, "the cursor is none of this hub's", pointer="/cursor") from None
 
 
@@ -371,13 +376,13 @@ async def list_alerts(
 ) -> Response:
     """Alerts, newest first."""
     store: Store = request.app.state.store
-    before = None if cursor is None else _behind(cursor)
+    before = _behind(cursor, tuple[int, str])
     found = await _read(
         request,
         lambda: store.alerts(status=status, severity=severity, model_id=model_id, before=before, limit=limit + 1),
     )
     page = found[:limit]
-    return _answer(AlertsPage(page, _cursor(page[-1]) if len(found) > limit else None))
+    return _answer(AlertsPage(page, _cursor(page[-1].timestamp, page[-1].id) if len(found) > limit else None))
 
 
 @router.get("/alerts/changes", dependencies=_reader, **docs(AlertChanges))
@@ -393,6 +398,35 @@ async def alert_changes(
 
     changes = await request.app.state.feeds.read(transitions.FEED, start, wait, page)
     return _answer(AlertChanges(list(changes), changes[-1].sequence if changes else start))
+
+
+@router.get("/events", dependencies=_reader, **docs(EventsPage))
+async def list_events(
+    request: Request,
+    source: str | None = None,
+    event_type: str | None = None,
+    category: Annotated[str | None, Query(description="of the events' data.category")] = None,
+    severity: Annotated[list[EventSeverity], Query()] = [],  # noqa: B006
+    cursor: str | None = None,
+    limit: _Limit = 100,
+) -> Response:
+    """Events, those that arrived last first."""
+    store: Store = request.app.state.store
+    behind = _behind(cursor, tuple[int])
+    found = await _read(
+        request,
+        lambda: store.events(
+            source=source,
+            event_type=event_type,
+            category=category,
+            severity=severity,
+            before=behind[0] if behind else None,
+            limit=limit + 1,
+        ),
+    )
+    page = found[:limit]
+    following = _cursor(page[-1].sequence) if len(found) > limit else None
+    return _answer(EventsPage([change.event for change in page], following))
 
 
 @router.get("/events/changes", dependencies=_reader, **docs(EventChanges))
@@ -544,6 +578,47 @@ async def delete_rule(request: Request, rule_id: str) -> Response:
         return 204, None
 
     return await _write(request, b"", work)
+
+
+# Users
+
+
+@router.post("/integrations/user-sync", dependencies=_ingest, **docs(UserSyncAnswer, UserSyncBody))
+async def sync_users(request: Request) -> Response:
+    """Take a directory's users, whole or in parts; a full sync deactivates whom it does not name, once it is whole."""
+
+    def work(transaction: Transaction, document: bytes) -> tuple[int, UserSyncAnswer]:
+        try:
+            body = msgspec.json.decode(document, type=UserSyncBody)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            pointer, detail = explain(error)
+            raise Problem(400, detail, pointer=pointer) from None
+        return 200, users.sync(transaction, body)
+
+    _form(request, batch=False)
+    async with request.app.state.intake.body(request) as content:
+        return await _write(request, content, work)
+
+
+@router.get("/users", dependencies=_reader, **docs(UsersPage))
+async def list_users(
+    request: Request,
+    source: str | None = None,
+    active: bool | None = None,
+    cursor: str | None = None,
+    limit: _Limit = 1000,
+) -> Response:
+    """Users of all directories, by source and id."""
+    store: Store = request.app.state.store
+    behind = _behind(cursor, tuple[str, str])
+
+    def read() -> bytes:
+        found, total = store.users(source=source, active=active, behind=behind, limit=limit + 1)
+        page = found[:limit]
+        following = _cursor(page[-1].source, page[-1].id) if len(found) > limit else None
+        return msgspec.json.encode(UsersPage(page, following, total))
+
+    return Response(await _read(request, read), media_type="application/json")
 
 
 # The hub itself

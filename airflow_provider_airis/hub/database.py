@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Engine,
@@ -71,6 +72,7 @@ events = Table(
     Column("category", String),
     Column("data", Text, nullable=False),
     Index("events_category", "category", "sequence"),
+    Index("events_source", "source", "event_type", "sequence"),
     sqlite_autoincrement=True,
 )
 
@@ -154,6 +156,43 @@ rule_states = Table(
     Column("fingerprint", String, primary_key=True),
     Column("since", BigInteger, comment="data time since which the condition holds"),
     Column("evaluated_at", BigInteger, nullable=False, comment="data time up to which it was evaluated"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("username", String, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("user", Text, nullable=False, comment="JSON object without what changes with every sync"),
+    Column("synced_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("users_username", "source", "username"),
+)
+
+user_sync_parts = Table(
+    "user_sync_parts",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("sync_id", String, primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("last", Boolean, nullable=False),
+    Column("sync_type", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+# What the parts of a sync hold until all of them are there.
+synced_users = Table(
+    "synced_users",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("sync_id", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("username", String, nullable=False),
+    Column("user", Text, comment="null for one that was refused or deleted"),
+    Column("deleted", Boolean, nullable=False),
+    Column("synced_at", BigInteger, nullable=False),
 )
 
 answers = Table(

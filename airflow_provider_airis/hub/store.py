@@ -15,13 +15,14 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_airis.hub import alerts
+from airflow_provider_airis.hub import alerts, users
 from airflow_provider_airis.hub import database as db
 from airflow_provider_airis.hub.alerts import AlertDetail, SeriesRef, Transition
 from airflow_provider_airis.hub.evaluation import Evaluator, close_gone, revise
 from airflow_provider_airis.hub.ingest import Form, SeriesKey, check_series, read_events, read_metrics
 from airflow_provider_airis.hub.problems import Problem, StoreUnavailable
 from airflow_provider_airis.hub.rules import Rule, aggregate
+from airflow_provider_airis.hub.users import KnownUser
 from airflow_provider_airis.hub.writer import Transaction, Writer
 from airflow_provider_airis.records import Alert, AlertChange, IngestAnswer
 
@@ -283,6 +284,7 @@ class Store:
             close_gone(transaction)
         expired = db.answers.c.at < transaction.now - ANSWERS_KEPT_MS
         transaction.connection.execute(delete(db.answers).where(expired))
+        users.forget(transaction)
 
     # Reading
 
@@ -376,6 +378,38 @@ class Store:
         query = select(table).where(table.c.sequence > after).order_by(table.c.sequence).limit(limit)
         if category is not None:
             query = query.where(table.c.category == category)
+        return self._events(query)
+
+    def events(
+        self,
+        *,
+        source: str | None = None,
+        event_type: str | None = None,
+        category: str | None = None,
+        severity: Collection[str] = (),
+        before: int | None = None,
+        limit: int = 100,
+    ) -> list[EventChange]:
+        """Events, those that arrived last first.
+
+        :param before: sequence of the event behind which the page starts.
+        """
+        table = db.events
+        query = select(table).order_by(table.c.sequence.desc()).limit(limit)
+        for column, wanted in (
+            (table.c.source, source),
+            (table.c.event_type, event_type),
+            (table.c.category, category),
+        ):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        if severity:
+            query = query.where(table.c.severity.in_(severity))
+        if before is not None:
+            query = query.where(table.c.sequence < before)
+        return self._events(query)
+
+    def _events(self, query: Any) -> list[EventChange]:
         with self._reading() as connection:
             rows = connection.execute(query).all()
         return [
@@ -387,6 +421,21 @@ class Store:
             )
             for row in rows
         ]
+
+    def users(
+        self,
+        *,
+        source: str | None = None,
+        active: bool | None = None,
+        behind: tuple[str, str] | None = None,
+        limit: int = 1000,
+    ) -> tuple[list[KnownUser], int]:
+        """A page of users by source and id, and how many there are in all.
+
+        :param behind: source and id of the user behind whom the page starts.
+        """
+        with self._reading() as connection:
+            return users.read(connection, source=source, active=active, behind=behind, limit=limit)
 
     def consumer(self, name: str) -> Consumer | None:
         """How far a consumer has read, None if it never said."""

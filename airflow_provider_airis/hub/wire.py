@@ -19,7 +19,8 @@ from airflow_provider_airis.hub.ingest import (
 )
 from airflow_provider_airis.hub.problems import MEDIA_TYPE, ProblemDocument
 from airflow_provider_airis.hub.rules import Rule, RuleBody
-from airflow_provider_airis.hub.store import MAX_POINTS, Consumer, EventChange, SeriesCoverage, SeriesPoints
+from airflow_provider_airis.hub.store import MAX_POINTS, Consumer, EventChange, FeedEvent, SeriesCoverage, SeriesPoints
+from airflow_provider_airis.hub.users import UsersPage, UserSyncAnswer, UserSyncBody
 from airflow_provider_airis.records import (
     Alert,
     AlertChange,
@@ -39,6 +40,7 @@ CAPABILITIES = {
     "events.ingest": True,
     "events.batch": True,
     "events.changes": True,
+    "events.query": True,
     "alerts": True,
     "alerts.changes": True,
     "consumers": True,
@@ -47,8 +49,8 @@ CAPABILITIES = {
     "idempotency": True,
     "ndjson": True,
     "integrations.webhooks": False,
-    "integrations.user-sync": False,
-    "users": False,
+    "integrations.user-sync": True,
+    "users": True,
 }
 
 
@@ -83,6 +85,13 @@ class EventChanges(msgspec.Struct):
 
     changes: list[EventChange]
     sequence: int
+
+
+class EventsPage(msgspec.Struct):
+    """Events, those that arrived last first; ``cursor`` asks for the next page, null on the last."""
+
+    events: list[FeedEvent]
+    cursor: str | None
 
 
 class Place(msgspec.Struct, forbid_unknown_fields=True):
@@ -151,6 +160,7 @@ _MODELS = (
     EventBody,
     EventChanges,
     EventsBatch,
+    EventsPage,
     Health,
     IngestAnswer,
     ManualAlert,
@@ -163,6 +173,9 @@ _MODELS = (
     Rule,
     RuleBody,
     RulesAnswer,
+    UserSyncAnswer,
+    UserSyncBody,
+    UsersPage,
 )
 
 
