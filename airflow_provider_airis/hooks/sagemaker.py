@@ -382,6 +382,16 @@ def _parse_metric_data(response_dict: dict[str, Any], customized_response_dict: 
         customized_response_dict["NextToken"] = answer.next_token
 
 
+def data_calls(queries: int, periods: int) -> int:
+    """How many calls, all pages, :meth:`SageMakerHook.metric_data` makes for full series of so many periods."""
+    calls, left = 0, queries
+    while left:
+        at_once = min(left, _queries_at_once(periods))
+        calls += -(-at_once * periods // MAX_POINTS)
+        left -= at_once
+    return calls
+
+
 def _queries_at_once(periods: int) -> int:
     """How many queries to put into a call, so that its last page too is as full as can be.
 

@@ -18,6 +18,8 @@ from airflow_provider_airis.records import Event, Metric, Window
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
+    from airflow_provider_airis.planning import Reading
+
 
 class ToAirisOperator(BaseOperator):
     """Reads one window of a system and delivers it into the hub, record by record, in flat memory.
@@ -70,6 +72,13 @@ class ToAirisOperator(BaseOperator):
 
         Wrap what may fail alone in :meth:`part`.
         """
+
+    def plan(self, windows: Sequence[Window]) -> Iterator[Reading]:
+        """What reading each of these windows, consecutive and ascending, would take; reads nothing that is billed.
+
+        :raises NotImplementedError: the system has no history of points to read.
+        """
+        raise NotImplementedError(f"{self.row.title} keeps no history that could be backfilled")
 
     def summary(self) -> dict[str, Any]:
         """Figures of the system's own, added to the summary after the delivery."""

@@ -12,6 +12,7 @@ from airflow.sdk import timezone
 from airflow_provider_airis.catalog import MetricSpec
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.operators.base import ToAirisOperator
+from airflow_provider_airis.planning import Reading
 from airflow_provider_airis.records import Event, Metric, Window, from_ms
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _VARIANT = ("EndpointName", "VariantName")
 _LISTING_LAG = timedelta(hours=1)
 # CloudWatch judges the age of the start anew in each call: a long read must not outgrow its period on the way.
 _READING_TIME = timedelta(hours=1)
+# https://aws.amazon.com/cloudwatch/pricing/: of GetMetricData, outside the free tier.
+_DOLLARS_A_METRIC = 0.01 / 1000
 _RETENTION = ((timedelta(days=15), 60), (timedelta(days=63), 300), (timedelta(days=455), 3600))
 
 
@@ -108,34 +111,40 @@ class SageMakerToAirisOperator(ToAirisOperator):
         step = period * 1000
         window = Window(-(-window.start // step) * step, -(-window.end // step) * step)
         hook = self.hook = SageMakerHook(self.aws_conn_id, region_name=self.region_name)
-        region = hook.region_name
-        stats: list[dict[str, Any]] = []
-        labels: list[tuple[str, MetricSpec, dict[str, str]]] = []
-        for endpoint, variant in self._variants(hook, window, now):
-            dimensions = [{"Name": _VARIANT[0], "Value": endpoint}, {"Name": _VARIANT[1], "Value": variant}]
-            for spec in specs:
-                namespace, name = spec.origin.split(":")
-                metric = {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions}
-                for statistic in self.statistics.get(spec.name, spec.statistics):
-                    stats.append({"Metric": metric, "Period": period, "Stat": statistic})
-                    tags = {
-                        "endpoint_name": endpoint,
-                        "variant_name": variant,
-                        "cloud_provider": "aws",
-                        "service": "sagemaker",
-                        "region": region,
-                        "statistic": statistic,
-                        "period_s": str(period),
-                    }
-                    labels.append((f"aws-sagemaker-{endpoint}", spec, tags))
+        stats, labels = self._queries(hook, specs, window, now, period)
         if window.start == window.end:
             return
-        with self.part(f"{region}/GetMetricData"):
+        with self.part(f"{hook.region_name}/GetMetricData"):
             for query, timestamps, values in hook.metric_data(stats, window):
                 source, spec, tags = labels[query]
                 name, unit = spec.name, spec.unit
                 for timestamp, value in zip(timestamps, values, strict=True):
                     yield Metric(source, name, value, unit, tags, timestamp)
+
+    def plan(self, windows: Sequence[Window]) -> Iterator[Reading]:
+        """What each window would ask CloudWatch for; makes only the calls that list what there is."""
+        from airflow_provider_airis.hooks.sagemaker import SageMakerHook, data_calls
+
+        specs = self._specs()
+        now = timezone.utcnow()
+        hook = self.hook = SageMakerHook(self.aws_conn_id, region_name=self.region_name)
+        stats, _ = self._queries(hook, specs, Window(windows[0].start, windows[-1].end), now, period=60)
+        listing = hook.calls.total()
+        for window in windows:
+            try:
+                period = finest_period(from_ms(window.start), now)
+            except PermanentError:
+                yield Reading(window)
+                continue
+            periods = (window.end - window.start) // (period * 1000)
+            yield Reading(
+                window,
+                period_s=period,
+                series=len(stats),
+                points=len(stats) * periods,
+                calls=listing + data_calls(len(stats), periods),
+                dollars=len(stats) * _DOLLARS_A_METRIC,
+            )
 
     def summary(self) -> dict[str, Any]:
         """What was asked of AWS: ``metrics_requested`` are billed."""
@@ -152,6 +161,31 @@ class SageMakerToAirisOperator(ToAirisOperator):
                     pointer=f"/{option}",
                 )
         return [known[name] for name in self.metrics or known]
+
+    def _queries(
+        self, hook: SageMakerHook, specs: Sequence[MetricSpec], window: Window, now: datetime, period: int
+    ) -> tuple[list[dict[str, Any]], list[tuple[str, MetricSpec, dict[str, str]]]]:
+        """What to ask CloudWatch for in the window, and for each: source, metric and tags of its points."""
+        stats: list[dict[str, Any]] = []
+        labels: list[tuple[str, MetricSpec, dict[str, str]]] = []
+        for endpoint, variant in self._variants(hook, window, now):
+            dimensions = [{"Name": _VARIANT[0], "Value": endpoint}, {"Name": _VARIANT[1], "Value": variant}]
+            for spec in specs:
+                namespace, name = spec.origin.split(":")
+                metric = {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions}
+                for statistic in self.statistics.get(spec.name, spec.statistics):
+                    stats.append({"Metric": metric, "Period": period, "Stat": statistic})
+                    tags = {
+                        "endpoint_name": endpoint,
+                        "variant_name": variant,
+                        "cloud_provider": "aws",
+                        "service": "sagemaker",
+                        "region": hook.region_name,
+                        "statistic": statistic,
+                        "period_s": str(period),
+                    }
+                    labels.append((f"aws-sagemaker-{endpoint}", spec, tags))
+        return stats, labels
 
     def _variants(self, hook: SageMakerHook, window: Window, now: datetime) -> Iterable[tuple[str, str]]:
         """Endpoint and variant of everything that may have points in the window.
