@@ -75,6 +75,7 @@ class System:
     :param stem: the one word that names it everywhere: module, Dag, fixture folder, docs page, extra.
     :param prefix: the same word in class names.
     :param connection_type: Airflow's connection type; ours only where ``form`` is given.
+    :param conn_id: the default connection's id, where its provider gives it another than ``<connection_type>_default``.
     :param requires: what its extra installs.
     :param schedule: cron of ``airis_sync_<stem>``, and ``delay_s``: how long after a window's end the source shows it.
     :param reconciles: whether it also has a daily ``airis_reconcile_<stem>``, which reads a day, or everything, anew.
@@ -92,6 +93,7 @@ class System:
     url: str
     connection_type: str
     tested_against: str
+    conn_id: str = ""
     requires: tuple[str, ...] = ()
     form: Form | None = None
     schedule: str | None = None
@@ -107,7 +109,7 @@ class System:
     @property
     def default_conn_id(self) -> str:
         """The connection that operators and Dags use unless told otherwise."""
-        return f"{self.connection_type}_default"
+        return self.conn_id or f"{self.connection_type}_default"
 
     @property
     def section(self) -> str:
