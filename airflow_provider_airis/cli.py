@@ -6,11 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from datetime import date
 from importlib import import_module
 
 from airflow_provider_airis import __version__
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS, System
 
+_PLAN = """\
+Lists what the source has, by its free calls, and prints what a backfill of these UTC days would read: runs, series,
+calls, points, dollars, how wide the points still are, and what the source has deleted. Reads no data.
+Exit status 0: planned; 1: not, or not completely, and the answer says why."""
 _CHECK = """\
 Asks the system behind a connection whether it can be reached and accepts the credentials. The connection is looked up
 as Airflow does: in secrets backends, AIRFLOW_CONN_<CONN_ID>, then the metadata database of AIRFLOW_HOME.
@@ -43,10 +48,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=BY_STEM["airis"].default_conn_id,
         help="id of the connection (default: %(default)s)",
     )
+    backfill = commands.add_parser(
+        "plan-backfill",
+        help="what a backfill would read and cost, before it does",
+        description=_PLAN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sources = [system.stem for system in SYSTEMS if system.reconciles and system.schedule and system.metrics]
+    backfill.add_argument("--source", required=True, choices=sources, help="the system to read")
+    backfill.add_argument("--from", dest="first", required=True, type=_day, metavar="DAY", help="first day, 2026-11-01")
+    backfill.add_argument("--to", dest="last", required=True, type=_day, metavar="DAY", help="last day, inclusive")
+    backfill.add_argument("--conn-id", metavar="CONN_ID", help="connection of the source, if not the Dag's")
+    for name in ("region", "project"):
+        backfill.add_argument(
+            f"--{name}", action="append", metavar=name.upper(), help="read only this one; may be given several times"
+        )
+    backfill.add_argument("--json", action="store_true", help="print the plan as JSON")
     if arguments[:1] == ["hub"]:
         return _hub(arguments[1:])
     options = parser.parse_args(arguments)
+    if options.command == "plan-backfill":
+        return _plan_backfill(options)
     return _systems() if options.command == "systems" else _check(options.conn_id)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day like 2026-11-01") from None
 
 
 def _hub(arguments: list[str]) -> int:
@@ -69,10 +99,36 @@ def _systems() -> int:
     return 0
 
 
-def _check(conn_id: str) -> int:
+def _plan_backfill(options: argparse.Namespace) -> int:
+    _prepare()
+    from airflow_provider_airis.errors import AirisError
+    from airflow_provider_airis.planning import plan
+
+    parts = {name: value for name in ("region", "project") if (value := getattr(options, name))}
+    try:
+        planned = plan(BY_STEM[options.source], options.first, options.last, conn_id=options.conn_id, parts=parts)
+    except AirisError as error:
+        print(error, file=sys.stderr)
+        return 1
+    missing = [f"{name}: {reason}" for part in planned.parts for name, reason in part.missing.items()]
+    print("\n".join(missing), end="\n" if missing else "", file=sys.stderr)
+    if options.json:
+        print(planned.json())
+    else:
+        from rich.console import Console
+
+        Console(highlight=False, soft_wrap=True).print(*planned.tables(), sep="\n")
+    return 1 if missing else 0
+
+
+def _prepare() -> None:
     # As `airflow connections test` does: the metadata database is looked up only in this context.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+
+
+def _check(conn_id: str) -> int:
+    _prepare()
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
