@@ -33,6 +33,8 @@ class ToAirisOperator(BaseOperator):
     :param airis_conn_id: connection of the hub.
     :param start: ISO 8601 with a zone; with ``end``, the window to read instead of the run's data interval.
     :param end: exclusive.
+    :param lookback_s: how much earlier to begin than the window does: what was published late comes with the next
+        runs, and points that are there already are overwritten with equal or better values.
     :param max_rejected: share of the records that the hub may refuse before the task fails. Refused records are
         logged with the reason in any case.
 
@@ -51,6 +53,7 @@ class ToAirisOperator(BaseOperator):
         airis_conn_id: str = "airis_default",
         start: str | None = None,
         end: str | None = None,
+        lookback_s: int = 0,
         max_rejected: float = 0.01,
         **kwargs: Any,
     ) -> None:
@@ -58,6 +61,7 @@ class ToAirisOperator(BaseOperator):
         self.airis_conn_id = airis_conn_id
         self.start = start
         self.end = end
+        self.lookback_s = lookback_s
         self.max_rejected = max_rejected
         self.failures: dict[str, AirisError] = {}
 
@@ -94,7 +98,11 @@ class ToAirisOperator(BaseOperator):
             self.failures[name] = error
 
     def window(self, context: Context) -> Window:
-        """The window that this run reads."""
+        """The window that this run reads, with what it looks back."""
+        window = self._window(context)
+        return Window(window.start - self.lookback_s * 1000, window.end)
+
+    def _window(self, context: Context) -> Window:
         if self.start and self.end:
             begin, end = _parse("start", self.start), _parse("end", self.end)
             if begin >= end:

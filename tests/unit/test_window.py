@@ -49,6 +49,11 @@ def test_an_explicit_window_wins_and_is_read_in_utc():
     assert window(interval, **asked) == "[2026-11-01T00:00:00Z, 2026-11-01T01:00:00Z)"
 
 
+def test_a_window_begins_earlier_by_what_it_looks_back():
+    interval = {"data_interval_start": at("10:00:00"), "data_interval_end": at("10:05:00")}
+    assert window(interval, lookback_s=900) == "[2026-11-20T09:45:00Z, 2026-11-20T10:05:00Z)"
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
