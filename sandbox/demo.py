@@ -31,10 +31,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.records import Window, iso, to_ms
 from sandbox.airflow import Airflow, end_sessions
-from sandbox.process import ROOT, Server
-from sandbox.topology import HISTORY_DAYS, connections, hub_arguments, sagemaker_arguments
+from sandbox.process import ROOT, Server, serve
+from sandbox.topology import HISTORY_DAYS, PEERS, arguments, connections, hub_arguments
 from sandbox.verify import Tally, compare
 
 SYNC, RECONCILE, DISPATCH = "airis_sync_sagemaker", "airis_reconcile_sagemaker", "airis_dispatch_alerts"
@@ -158,7 +159,8 @@ class Demo:
         today = (now - timedelta(minutes=31)).replace(hour=0, minute=0)
         self.history = Window.between(today - timedelta(days=HISTORY_DAYS), today)
         self.live_from = to_ms(now)
-        self.running: list[Server] = []
+        self.peers = PEERS
+        self.running: dict[str, Server] = {}
         self.sequence = self.fired = 0
         self.changes: dict[str, int] = {}
         self.deliveries: list[Delivery] = []
@@ -173,16 +175,19 @@ class Demo:
         """
         migration = self.airflow.begin("db", "migrate")
         secrets = self.airflow.secrets
-        with self.display.phase("hub, SageMaker, Slack and PagerDuty are up"):
-            private = self.airflow.home / "secrets"
-            hub = self._serve("airflow_provider_airis.hub", *hub_arguments(private, self.directory / "hub.db"))
-            times = map(iso, (self.history.start, self.history.end, self.live_from))
-            source = self._serve("sandbox.sagemaker", *sagemaker_arguments(*times))
-            slack = self._serve("sandbox.slack")
-            pagerduty = self._serve("sandbox.pagerduty")
-        self.addresses = {"hub": hub.url, "sagemaker": source.url, "slack": slack.url, "pagerduty": pagerduty.url}
-        self.hub = self._client(hub.url, {"Authorization": f"Bearer {secrets['hub_admin_token']}"})
-        self.source, self.slack, self.pagerduty = map(self._client, (source.url, slack.url, pagerduty.url))
+        private = self.airflow.home / "secrets"
+        times = zip(("history_from", "history_until", "live_from"), self._times(), strict=True)
+        places = {"secrets": str(private), **dict(times)}
+        commands = {peer.stem: (peer.module, *arguments(peer, **places)) for peer in self.peers}
+        commands["hub"] = ("airflow_provider_airis.hub", *hub_arguments(private, self.directory / "hub.db"))
+        titles = [BY_STEM[peer.stem].title for peer in self.peers]
+        with self.display.phase(f"hub, {', '.join(titles[:-1])} and {titles[-1]} are up"):
+            self.running = self.servers.enter_context(serve(commands, logs=self.directory))
+        self.addresses = {name: server.url for name, server in self.running.items()}
+        self.hub = self._client(self.addresses["hub"], {"Authorization": f"Bearer {secrets['hub_admin_token']}"})
+        self.source, self.slack, self.pagerduty = (
+            self._client(self.addresses[stem]) for stem in ("sagemaker", "slack", "pagerduty")
+        )
         with self.display.phase("Airflow's metadata database is migrated"):
             self.airflow.finish(migration)
         # The scheduler comes after the backfill's creation, which SQLite would refuse while others write.
@@ -190,7 +195,8 @@ class Demo:
             self.airflow.start("api-server", "dag-processor")
             self._create_rule()
             self.airflow.wait()
-        for conn_id, connection in connections(secrets, **self.addresses, dashboard=hub.url).items():
+        hub = self.addresses["hub"]
+        for conn_id, connection in connections(secrets, hub=hub, dashboard=hub, peers=self.addresses).items():
             self.airflow.call("POST", "/connections", json={"connection_id": conn_id, **connection})
         with self.display.phase("the shipped Dags are there"):
             if not self._until(lambda: {SYNC, RECONCILE, DISPATCH} <= self._dags(), 120):
@@ -251,7 +257,7 @@ class Demo:
     def check(self) -> None:
         """Raise if a process of the demo has ended."""
         self.airflow.check()
-        for server in self.running:
+        for server in self.running.values():
             if server.process.poll() is not None:
                 raise DemoError(f"{server.module} ended with {server.process.returncode}: see {server.log}")
 
@@ -347,11 +353,8 @@ class Demo:
             time.sleep(0.5)
         return True
 
-    def _serve(self, module: str, *arguments: str) -> Server:
-        log = self.directory / f"{module.rsplit('.', 1)[1]}.log"
-        server = self.servers.enter_context(Server(module, "--port", "0", *arguments, log=log))
-        self.running.append(server)
-        return server
+    def _times(self) -> tuple[str, str, str]:
+        return iso(self.history.start), iso(self.history.end), iso(self.live_from)
 
     def _client(self, url: str, headers: dict[str, str] | None = None) -> httpx2.Client:
         return self.servers.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=60))

@@ -12,10 +12,30 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def serve(commands: Mapping[str, Sequence[str]], *, logs: Path | None = None) -> Iterator[dict[str, Server]]:
+    """Several servers at once, started side by side; each on a free port.
+
+    :param commands: by name, a module and its arguments.
+    :param logs: directory for ``<name>.log``.
+    :raises RuntimeError: one did not become ready; the others are stopped.
+    """
+    with ExitStack() as stack:
+        servers: dict[str, Server] = {}
+        for name, (module, *arguments) in commands.items():
+            log = logs / f"{name}.log" if logs else None
+            servers[name] = stack.enter_context(Server(module, "--port", "0", *arguments, log=log, wait=False))
+        for server in servers.values():
+            server.wait()
+        yield servers
 
 
 class Server:
@@ -23,11 +43,11 @@ class Server:
 
     :param module: what ``python -m`` runs, e.g. ``sandbox.slack``.
     :param log: where its output goes; a temporary file unless named.
-    :param timeout: seconds to wait for its ``ready`` line.
+    :param wait: whether to return only once it answers.
     """
 
     def __init__(
-        self, module: str, *args: str, log: Path | None = None, env: dict[str, str] | None = None, timeout: float = 60
+        self, module: str, *args: str, log: Path | None = None, env: dict[str, str] | None = None, wait: bool = True
     ) -> None:
         self.module = module
         if log is None:
@@ -45,13 +65,20 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.url = self._wait(timeout)
+        self.url = ""
+        if wait:
+            self.wait()
 
-    def _wait(self, timeout: float) -> str:
+    def wait(self, timeout: float = 120) -> None:
+        """Wait until it answers.
+
+        :raises RuntimeError: it has ended, or the time is over; the end of its log is part of the message.
+        """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if match := re.search(r"^ready (\S+)", self.log.read_text(errors="replace"), re.M):
-                return match[1]
+                self.url = match[1]
+                return
             if self.process.poll() is not None:
                 break
             time.sleep(0.05)

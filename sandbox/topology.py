@@ -10,7 +10,8 @@ import argparse
 import json
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 REGION = "us-east-1"
@@ -28,6 +29,73 @@ COMPONENTS = {
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server that stands in for an external system, named by the system's stem.
+
+    :param port: where compose has it, and ``published`` whether people look at it.
+    :param connections: from its address and the secrets, connection ids to fields.
+    :param arguments: what it is given beside host and port; :func:`arguments` fills the braces in.
+    :param settings: of its section of ``airflow.cfg``.
+    """
+
+    stem: str
+    port: int
+    connections: Callable[[str, Mapping[str, str]], dict[str, dict[str, str]]]
+    arguments: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    published: bool = False
+
+    @property
+    def module(self) -> str:
+        """What ``python -m`` runs."""
+        return f"sandbox.{self.stem}"
+
+
+_TIMES = ("--history-from", "{history_from}", "--history-until", "{history_until}", "--live-from", "{live_from}")
+
+PEERS = (
+    Peer(
+        "sagemaker",
+        8791,
+        lambda url, made: {
+            "aws_default": {
+                "conn_type": "aws",
+                "login": "AKIASANDBOX",
+                "password": made["aws_key"],
+                "extra": json.dumps({"region_name": REGION, "endpoint_url": url}),
+            }
+        },
+        arguments=("--endpoints", str(ENDPOINTS), "--regions", REGION, *_TIMES),
+        settings={"schedule": "* * * * *", "delay_s": "10", "regions": REGION},
+    ),
+    Peer(
+        "slack",
+        8792,
+        lambda url, made: {
+            "slack_default": {
+                "conn_type": "slack",
+                "password": made["slack_token"],
+                "extra": json.dumps({"base_url": f"{url}/api/"}),
+            }
+        },
+        published=True,
+    ),
+    Peer(
+        "pagerduty",
+        8793,
+        lambda url, made: {
+            "pagerduty_events_default": {
+                "conn_type": "pagerduty_events",
+                "host": url,
+                "password": made["pagerduty_key"],
+            }
+        },
+        published=True,
+    ),
+)
 
 
 def airflow_settings(secrets_directory: Path | str, *, host: str, port: int, url: str, inside: str) -> dict[str, str]:
@@ -61,7 +129,7 @@ def airflow_settings(secrets_directory: Path | str, *, host: str, port: int, url
             # The shipped files do not change while it runs; every parse costs seconds of one core.
             "min_file_process_interval": "3600",
         },
-        "airis_sagemaker": {"schedule": "* * * * *", "delay_s": "10", "regions": REGION},
+        **{f"airis_{peer.stem}": peer.settings for peer in PEERS},
     }
     return {
         f"AIRFLOW__{section}__{name}".upper(): value
@@ -75,12 +143,12 @@ def hub_arguments(secrets_directory: Path | str, database: Path | str) -> tuple[
     return ("--database", f"sqlite:///{database}", "--tokens", f"{secrets_directory}/hub_tokens.json")
 
 
-def sagemaker_arguments(history_from: str, history_until: str, live_from: str) -> tuple[str, ...]:
-    """What ``python -m sandbox.sagemaker`` is given beside host and port: times in ISO 8601."""
-    return (
-        *("--endpoints", str(ENDPOINTS), "--regions", REGION),
-        *("--history-from", history_from, "--history-until", history_until, "--live-from", live_from),
-    )
+def arguments(peer: Peer, **places: str) -> tuple[str, ...]:
+    """What a peer is given beside host and port.
+
+    :param places: ``secrets``, a directory, and in ISO 8601 ``history_from``, ``history_until``, ``live_from``.
+    """
+    return tuple(argument.format(**places) for argument in peer.arguments)
 
 
 def generate_secrets(directory: Path) -> dict[str, str]:
@@ -115,51 +183,41 @@ def generate_secrets(directory: Path) -> dict[str, str]:
 
 
 def connections(
-    made: dict[str, str], *, hub: str, sagemaker: str, slack: str, pagerduty: str, dashboard: str
+    made: Mapping[str, str], *, hub: str, dashboard: str, peers: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
     """Airflow's connections by id, in the form of its REST API and of ``airflow connections import``.
 
     :param made: what :func:`generate_secrets` returned.
     :param dashboard: how a browser reaches the hub.
+    :param peers: stem to address of those that are there.
     """
-    return {
-        "airis_default": {
-            "conn_type": "airis",
-            "host": hub,
-            "password": made["hub_token"],
-            "extra": json.dumps({"dashboard_url": dashboard}),
-        },
-        "aws_default": {
-            "conn_type": "aws",
-            "login": "AKIASANDBOX",
-            "password": made["aws_key"],
-            "extra": json.dumps({"region_name": REGION, "endpoint_url": sagemaker}),
-        },
-        "slack_default": {
-            "conn_type": "slack",
-            "password": made["slack_token"],
-            "extra": json.dumps({"base_url": f"{slack}/api/"}),
-        },
-        "pagerduty_events_default": {
-            "conn_type": "pagerduty_events",
-            "host": pagerduty,
-            "password": made["pagerduty_key"],
-        },
+    airis = {
+        "conn_type": "airis",
+        "host": hub,
+        "password": made["hub_token"],
+        "extra": json.dumps({"dashboard_url": dashboard}),
     }
+    found = {"airis_default": airis}
+    for peer in PEERS:
+        if peer.stem in peers:
+            found |= peer.connections(peers[peer.stem], made)
+    return found
 
 
 def main() -> None:
     """Write secrets and connections."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.topology", description="secrets and connections")
     parser.add_argument("directory", type=Path)
-    for name in ("hub", "sagemaker", "slack", "pagerduty", "dashboard"):
+    for name in ("hub", "dashboard"):
         parser.add_argument(f"--{name}", required=True, metavar="URL")
+    for peer in PEERS:
+        parser.add_argument(f"--{peer.stem}", metavar="URL")
     options = vars(parser.parse_args())
-    directory = options.pop("directory")
-    made = generate_secrets(directory)
-    path = directory / "connections.json"
+    made = generate_secrets(options["directory"])
+    path = options["directory"] / "connections.json"
     path.touch(mode=0o600)
-    path.write_text(json.dumps(connections(made, **options)))
+    peers = {peer.stem: options[peer.stem] for peer in PEERS if options[peer.stem]}
+    path.write_text(json.dumps(connections(made, hub=options["hub"], dashboard=options["dashboard"], peers=peers)))
 
 
 if __name__ == "__main__":

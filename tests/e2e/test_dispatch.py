@@ -74,14 +74,8 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
         ):
             airflow.start()
             airflow.wait()
-            rows = connections(
-                airflow.secrets,
-                hub=hub.url,
-                sagemaker="http://127.0.0.1:9",
-                slack=slack.url,
-                pagerduty=pagerduty.url,
-                dashboard=hub.url,
-            )
+            peers = {"slack": slack.url, "pagerduty": pagerduty.url}
+            rows = connections(airflow.secrets, hub=hub.url, dashboard=hub.url, peers=peers)
             for conn_id, fields in rows.items():
                 airflow.call("POST", "/connections", json={"connection_id": conn_id, **fields})
             until(lambda: any(dag["dag_id"] in DAG for dag in airflow.call("GET", "/dags")["dags"]))

@@ -47,7 +47,7 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
         ) as hub,
         httpx2.Client(base_url=hub.url, headers={"Authorization": f"Bearer {secrets['hub_token']}"}) as client,
     ):
-        made = connections(secrets, hub=hub.url, sagemaker=sagemaker.url, slack="", pagerduty="", dashboard="")
+        made = connections(secrets, hub=hub.url, dashboard="", peers={"sagemaker": sagemaker.url})
         for conn_id in ("airis_default", "aws_default"):
             monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(made[conn_id]))
         yield Setup(sagemaker.url, client)

@@ -14,8 +14,8 @@ import pytest
 from airflow_provider_airis import __version__
 from airflow_provider_airis.catalog import SYSTEMS, System
 from sandbox.airflow import free_port
-from sandbox.process import Server
-from sandbox.topology import connections, generate_secrets, hub_arguments
+from sandbox.process import serve
+from sandbox.topology import PEERS, arguments, connections, generate_secrets, hub_arguments
 
 
 def airis(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -68,14 +68,13 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
     """The demo's connections, to servers that run."""
     tmp = tmp_path_factory.mktemp("sandbox")
     made = generate_secrets(tmp / "secrets")
-    with (
-        Server("airflow_provider_airis.hub", "--port", "0", *hub_arguments(tmp / "secrets", tmp / "hub.db")) as hub,
-        Server("sandbox.sagemaker") as sagemaker,
-        Server("sandbox.slack") as slack,
-        Server("sandbox.pagerduty") as pagerduty,
-    ):
-        addresses = {"sagemaker": sagemaker.url, "slack": slack.url, "pagerduty": pagerduty.url}
-        yield connections(made, hub=hub.url, dashboard=hub.url, **addresses)
+    secrets = str(tmp / "secrets")
+    times = dict.fromkeys(("history_from", "history_until", "live_from"), "2026-11-19T00:00Z")
+    commands = {peer.stem: (peer.module, *arguments(peer, secrets=secrets, **times)) for peer in PEERS}
+    hub = ("airflow_provider_airis.hub", *hub_arguments(secrets, tmp / "hub.db"))
+    with serve(commands | {"airis": hub}) as servers:
+        addresses = {stem: server.url for stem, server in servers.items()}
+        yield connections(made, hub=addresses["airis"], dashboard="", peers=addresses)
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.stem)

@@ -27,12 +27,8 @@ from sandbox.process import ROOT, Server
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-MODULES = {
-    "hub": "airflow_provider_airis.hub",
-    "sagemaker": "sandbox.sagemaker",
-    "slack": "sandbox.slack",
-    "pagerduty": "sandbox.pagerduty",
-}
+PEERS = {peer.stem.replace("_", "-"): peer for peer in topology.PEERS}
+MODULES = {"hub": "airflow_provider_airis.hub", **{name: peer.module for name, peer in PEERS.items()}}
 
 
 def arguments(service: str) -> list[str]:
@@ -73,14 +69,18 @@ def test_the_database_is_migrated_first() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_servers_run_as_in_the_demo(name: str) -> None:
-    own = {
-        "hub": topology.hub_arguments("/secrets", "/data/hub.db"),
-        "sagemaker": topology.sagemaker_arguments(
-            "$$(date --utc --date='2 days ago' +%F)", "$$(date --utc +%F)", "$$(date --utc +%FT%H:%MZ)"
-        ),
-    }
+    own = topology.hub_arguments("/secrets", "/data/hub.db")
+    if peer := PEERS.get(name):
+        own = topology.arguments(
+            peer,
+            secrets="/secrets",
+            history_from="$$(date --utc --date='2 days ago' +%F)",
+            history_until="$$(date --utc +%F)",
+            live_from="$$(date --utc +%FT%H:%MZ)",
+        )
+        assert port(name) == peer.port
     start = ["python", "-m", MODULES[name], "--host", "0.0.0.0", "--port", str(port(name))]
-    assert arguments(name) == [*start, *own.get(name, ())]
+    assert arguments(name) == [*start, *own]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -123,7 +123,8 @@ def test_secrets_are_generated_and_connections_lead_to_the_services(tmp_path: Pa
 
 def test_what_is_published_is_so_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    ports = {"api-server": 8080} | {name: port(name) for name in ("hub", "slack", "pagerduty")}
+    ports = {"api-server": 8080, "hub": port("hub")}
+    ports |= {name: peer.port for name, peer in PEERS.items() if peer.published}
     assert published == {name: [f"127.0.0.1:{number}:{number}"] for name, number in ports.items()}
 
 
