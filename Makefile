@@ -7,7 +7,10 @@ CONSTRAINTS := constraints-$(VERSION).txt
 READY := $(VENV)/.ready-$(VERSION)
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 
-.PHONY: help demo test lint docs bench tables constraints clean
+# Servers that Python has no package of. Tests that want them are skipped with the reason where they are not to be had.
+DEBIAN := slapd ldap-utils
+
+.PHONY: help demo test lint docs bench tables constraints clean debian
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -20,11 +23,19 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(UV) pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) --no-build-isolation -e '.[all]'
 	@touch $@
 
-demo: ## Backfill, live sync and an alert on embedded servers; ONCE=1 unattended, with .demo/report.json
+debian:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(DEBIAN) >/dev/null 2>&1; then \
+		echo "Installing $(DEBIAN)"; \
+		echo "slapd slapd/no_configuration boolean true" | debconf-set-selections; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN); } \
+			>/dev/null 2>&1 || echo "Installing $(DEBIAN) failed: what wants them is left out"; \
+	fi
+
+demo: debian ## Backfill, live sync and an alert on embedded servers; ONCE=1 unattended, with .demo/report.json
 	@started=$$(date +%s); $(MAKE) --no-print-directory $(READY) && \
 	AIRIS_DEMO_SETUP_S=$$(($$(date +%s) - started)) exec $(BIN)/python -m sandbox.demo $(if $(ONCE),--once)
 
-test: $(READY) ## Every test; ARGS='-k slack' for some
+test: debian $(READY) ## Every test; ARGS='-k slack' for some
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(READY) ## ruff and mypy --strict
@@ -38,7 +49,7 @@ docs: $(READY) ## The documentation, into docs/_build/html
 tables: $(READY) ## Write the tables of README and docs anew from the catalog
 	$(BIN)/python -m docs.tables
 
-bench: $(READY) ## The figures of benchmarks/, into benchmarks/results.json
+bench: debian $(READY) ## The figures of benchmarks/, into benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
 constraints: $(READY) ## Resolve the newest tested set anew; PYTHON names which Python's
