@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := constraints-$(VERSION).txt
 READY := $(VENV)/.ready-$(VERSION)
+# Cached bytecode halves the start of every Airflow process, also where the environment switches the cache off.
+unexport PYTHONDONTWRITEBYTECODE
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 
 # Servers that Python has no package of. Tests that want them are skipped with the reason where they are not to be had.
