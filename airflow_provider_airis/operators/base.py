@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow.sdk import BaseOperator, timezone
 from airflow.sdk.exceptions import AirflowFailException
@@ -18,7 +18,16 @@ from airflow_provider_airis.records import Event, Metric, Window
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
+    from airflow_provider_airis.hooks.airis import AirisHook
     from airflow_provider_airis.planning import Reading
+
+
+class Delivered(NamedTuple):
+    """What became of a delivery: ``records`` that the hub took, and figures, ``rejected`` among them."""
+
+    records: int
+    figures: dict[str, Any]
+    refusals: Sequence[str]
 
 
 class ToAirisOperator(BaseOperator):
@@ -122,30 +131,37 @@ class ToAirisOperator(BaseOperator):
         from airflow_provider_airis.hooks.airis import AirisHook
 
         self.failures = {}
-        series: set[int] = set()
         try:
             window = self.window(context)
             self.log.info("Reading %s %s", self.row.title, window)
             with AirisHook(self.airis_conn_id) as hub:
-                delivered = hub.ingest(self._counted(window, series), delivery=_delivery(context))
+                delivered = self.deliver(hub, window, _delivery(context))
         except PermanentError as error:
             raise AirflowFailException(str(error)) from error
-        summary = {
-            "window": str(window),
-            "points": delivered.points,
-            "series": len(series),
-            "events": delivered.events,
-            "duplicates": delivered.duplicates,
-            "rejected": delivered.rejected,
-            "calls": delivered.calls,
-            **self.summary(),
-        }
+        summary = {"window": str(window), **delivered.figures, **self.summary()}
         figures = " ".join(f"{name}={value}" for name, value in summary.items() if name != "window")
         self.log.info("%s %s: %s", self.row.title, window, figures)
         for refusal in delivered.refusals:
             self.log.warning("Refused: %s", refusal)
-        self._judge(delivered.points + delivered.events, delivered.rejected)
+        self._judge(delivered.records, delivered.figures["rejected"])
         return summary
+
+    def deliver(self, hub: AirisHook, window: Window, delivery: str) -> Delivered:
+        """Send what :meth:`collect` yields; a system whose records are no metrics and events has its own way.
+
+        :param delivery: names this try of this task.
+        """
+        series: set[int] = set()
+        sent = hub.ingest(self._counted(window, series), delivery=delivery)
+        figures = {
+            "points": sent.points,
+            "series": len(series),
+            "events": sent.events,
+            "duplicates": sent.duplicates,
+            "rejected": sent.rejected,
+            "calls": sent.calls,
+        }
+        return Delivered(sent.points + sent.events, figures, sent.refusals)
 
     def _counted(self, window: Window, series: set[int]) -> Iterator[Metric | Event]:
         for record in self.collect(window):
