@@ -36,7 +36,8 @@ class ToAirisOperator(BaseOperator):
     A subclass names its ``system`` and implements :meth:`collect`; nothing passes through XCom but the summary
     ``{window, points, series, events, duplicates, rejected, calls, …}``.
 
-    The window is ``[start, end)`` in UTC: the explicit ``start`` and ``end`` if given, else the run's data interval,
+    The window is ``[start, end)`` in UTC: the explicit ``start`` and ``end`` if given, else those of the run's
+    configuration (``{"start": "2026-11-20T09:30:00Z", "end": "2026-11-20T11:00:00Z"}``), else the run's data interval,
     else (a manual run has none) the last full period before the run, less the delay with which the source publishes.
 
     :param airis_conn_id: connection of the hub.
@@ -112,17 +113,19 @@ class ToAirisOperator(BaseOperator):
         return Window(window.start - self.lookback_s * 1000, window.end)
 
     def _window(self, context: Context) -> Window:
-        if self.start and self.end:
-            begin, end = _parse("start", self.start), _parse("end", self.end)
+        run = context.get("dag_run")
+        conf = (run and run.conf) or {}
+        asked = (self.start, self.end) if self.start or self.end else (conf.get("start"), conf.get("end"))
+        if all(asked):
+            begin, end = _parse("start", asked[0]), _parse("end", asked[1])
             if begin >= end:
-                raise PermanentError(f"{self.task_id}: start must be before end, got {self.start!r} and {self.end!r}")
+                raise PermanentError(f"{self.task_id}: start must be before end, got {asked[0]!r} and {asked[1]!r}")
             return Window.between(begin, end)
-        if self.start or self.end:
-            raise PermanentError(f"{self.task_id}: give both start and end, got {self.start!r} and {self.end!r}")
+        if any(asked):
+            raise PermanentError(f"{self.task_id}: give both start and end, got {asked[0]!r} and {asked[1]!r}")
         interval = context.get("data_interval_start"), context.get("data_interval_end")
         if interval[0] is not None and interval[1] is not None and interval[0] < interval[1]:
             return Window.between(interval[0], interval[1])
-        run = context.get("dag_run")
         at = (run.run_after if run else None) or timezone.utcnow()
         return Window.last_full(at, self.row.period_s, delay_s=self.row.delay_s)
 
@@ -185,10 +188,10 @@ class ToAirisOperator(BaseOperator):
             )
 
 
-def _parse(field: str, value: str) -> datetime:
+def _parse(field: str, value: Any) -> datetime:
     try:
         at = datetime.fromisoformat(value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise PermanentError(f"{field}={value!r} is not an ISO 8601 time", pointer=f"/{field}") from error
     if at.tzinfo is None:
         raise PermanentError(f"{field}={value!r} has no time zone; append Z for UTC", pointer=f"/{field}")

@@ -28,19 +28,35 @@ def window(context, **arguments) -> str:
 
 def test_a_scheduled_run_reads_its_data_interval_whenever_it_runs():
     interval = {"data_interval_start": at("10:00:00"), "data_interval_end": at("10:05:00")}
-    late = SimpleNamespace(run_after=at("18:00:00"))
+    late = SimpleNamespace(run_after=at("18:00:00"), conf=None)
     assert window(interval | {"dag_run": late}) == "[2026-11-20T10:00:00Z, 2026-11-20T10:05:00Z)"
 
 
 def test_a_run_without_an_interval_reads_the_last_full_period_that_is_published():
-    run = SimpleNamespace(run_after=at("10:07:30"))
+    run = SimpleNamespace(run_after=at("10:07:30"), conf=None)
     assert window({"dag_run": run}) == "[2026-11-20T10:04:00Z, 2026-11-20T10:05:00Z)"
 
 
 def test_an_interval_of_no_length_is_no_interval():
     moment = {"data_interval_start": at("10:07:30"), "data_interval_end": at("10:07:30")}
-    run = SimpleNamespace(run_after=at("10:07:30"))
+    run = SimpleNamespace(run_after=at("10:07:30"), conf=None)
     assert window(moment | {"dag_run": run}) == "[2026-11-20T10:04:00Z, 2026-11-20T10:05:00Z)"
+
+
+def test_the_runs_configuration_wins_over_its_interval_and_an_explicit_window_over_both():
+    interval = {"data_interval_start": at("10:00:00"), "data_interval_end": at("10:05:00")}
+    run = SimpleNamespace(run_after=at("10:07:30"), conf={"start": "2026-11-03T00:00:00Z", "end": "2026-11-04T00:00Z"})
+    assert window(interval | {"dag_run": run}) == "[2026-11-03T00:00:00Z, 2026-11-04T00:00:00Z)"
+    asked = {"start": "2026-11-01T00:00:00Z", "end": "2026-11-01T01:00:00Z"}
+    assert window(interval | {"dag_run": run}, **asked) == "[2026-11-01T00:00:00Z, 2026-11-01T01:00:00Z)"
+
+
+@pytest.mark.parametrize(
+    "conf", [{"start": "2026-11-03T00:00:00Z"}, {"start": 1793664000, "end": 1793750400}, {"start": "3", "end": "4"}]
+)
+def test_a_configuration_that_names_no_window_is_refused(conf):
+    with pytest.raises(PermanentError, match="start"):
+        window({"dag_run": SimpleNamespace(run_after=at("10:07:30"), conf=conf)})
 
 
 def test_an_explicit_window_wins_and_is_read_in_utc():
