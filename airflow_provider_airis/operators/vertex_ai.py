@@ -100,7 +100,10 @@ class VertexAIToAirisOperator(ToAirisOperator):
             project = hook.project_id
             if window.start == window.end:
                 return
-            delays = self._delays(hook)
+            # Seconds until a point is visible for certain; None if that could not be read.
+            delays: dict[str, int] | None = None
+            with self.part(f"{project}/ListMetricDescriptors"):
+                delays = {found.type: _visible_after(found.metadata) for found in hook.metric_descriptors()}
             names = self._names(hook, window, delays)
             for spec, metric_type, aligners in wanted:
                 if delays is not None and metric_type not in delays:
@@ -145,16 +148,6 @@ class VertexAIToAirisOperator(ToAirisOperator):
             )
         return [f"ALIGN_PERCENTILE_{percentile:02}" for percentile in self.percentiles]
 
-    def _delays(self, hook: VertexAIHook) -> dict[str, int] | None:
-        """Metric type to the seconds until a point of it is visible for certain; None if that cannot be read."""
-        delays = None
-        with self.part(f"{hook.project_id}/ListMetricDescriptors"):
-            delays = {
-                descriptor.type: descriptor.metadata.sample_period.seconds + descriptor.metadata.ingest_delay.seconds
-                for descriptor in hook.metric_descriptors()
-            }
-        return delays
-
     def _check_visible(self, metric_type: str, window: Window, delay_s: int) -> None:
         passed_s = int((timezone.utcnow() - from_ms(window.end)).total_seconds())
         if delay_s <= passed_s:
@@ -187,6 +180,10 @@ class VertexAIToAirisOperator(ToAirisOperator):
     def _wanted(self, tags: dict[str, str]) -> bool:
         named = (tags["endpoint_name"], tags["endpoint_id"])
         return not self.endpoints or any(fnmatchcase(name, pattern) for pattern in self.endpoints for name in named)
+
+
+def _visible_after(metadata: Any) -> int:
+    return int(metadata.sample_period.seconds + metadata.ingest_delay.seconds)
 
 
 class _Names:
