@@ -20,13 +20,14 @@ os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
 import httpx2
 
 from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.catalog.sagemaker import VARIANT
 from airflow_provider_airis.hooks.sagemaker import MAX_POINTS, MAX_QUERIES
 from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 from airflow_provider_airis.records import Window
 from sandbox.process import Server
 
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-METRICS = BY_STEM["sagemaker"].metrics
+METRICS = [metric for metric in BY_STEM["sagemaker"].metrics if VARIANT in metric.dimensions]
 STATISTICS = ("Average", "Maximum", "Sum")
 # As far back as one-minute points are kept: 15 days, less the hour that the operator leaves for reading them.
 BACKFILL = timedelta(days=14, hours=22)

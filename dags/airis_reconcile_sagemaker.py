@@ -1,4 +1,4 @@
-"""SageMaker's endpoint metrics into the hub, a whole UTC day at a time.
+"""SageMaker's metrics and its endpoints' states into the hub, a whole UTC day at a time.
 
 Takes the points that came late and heals the gaps that outages left. This is also the Dag to backfill:
 `airflow backfill create --dag-id airis_reconcile_sagemaker --from-date 2026-11-01 --to-date 2026-11-30`
@@ -19,6 +19,9 @@ with DAG(
     tags=["airis", "sagemaker"],
     doc_md=__doc__,
 ):
-    SageMakerToAirisOperator.partial(task_id="sagemaker_to_airis", map_index_template="{{ task.region_name }}").expand(
-        region_name=options("sagemaker", "regions")
-    )
+    SageMakerToAirisOperator.partial(
+        task_id="sagemaker_to_airis",
+        map_index_template="{{ task.aws_conn_id }} {{ task.region_name }}",
+        dimensions=options("sagemaker", "dimensions"),
+        jobs=options("sagemaker", "jobs"),
+    ).expand(aws_conn_id=options("sagemaker", "connections"), region_name=options("sagemaker", "regions"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -70,16 +71,19 @@ def compare(stand_in: str, hub: httpx2.Client, windows: Iterable[Window]) -> Tal
 
 def _published(line: str) -> tuple[Series, dict[int, float]]:
     series = msgspec.json.decode(line)
+    dimensions = series["dimensions"]
     tags = {
-        "endpoint_name": series["endpoint"],
-        "variant_name": series["variant"],
+        **{re.sub(r"\B([A-Z])", r"_\1", name).lower(): value for name, value in dimensions.items()},
+        "dimensions": "/".join(dimensions),
+        "account_id": series["account"],
         "cloud_provider": "aws",
         "service": "sagemaker",
         "region": series["region"],
         "statistic": series["statistic"],
         "period_s": "60",
     }
-    key = f"aws-sagemaker-{series['endpoint']}", series["metric"].lower(), frozenset(tags.items())
+    owner = dimensions.get("EndpointName") or dimensions["InferenceComponentName"]
+    key = f"aws-sagemaker-{owner}", series["metric"].lower(), frozenset(tags.items())
     return key, dict(series["points"])
 
 

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import MetricSpec, Option, System
+from airflow_provider_airis.catalog.system import EventSpec, MetricSpec, Option, System
 
-_AWS_SAGEMAKER = "AWS/SageMaker:"
-_AWS_INSTANCES = "/aws/sagemaker/Endpoints:"
+# Sets of CloudWatch's dimensions, names sorted. The same requests and the same load are in several of them again.
+VARIANT = "EndpointName/VariantName"
+COMPONENT = "InferenceComponentName"
+HOST = "Host"
+_CONTAINER = "ContainerName/EndpointName/VariantName"
+_INSTANCE = "EndpointName/InstanceId/VariantName"
+_ACCELERATOR = "AcceleratorId/EndpointName/InstanceId/VariantName"
+DIMENSIONS = (
+    "AcceleratorId",
+    "ContainerId",
+    "ContainerName",
+    "EndpointName",
+    "GpuId",
+    "InferenceComponentName",
+    "InstanceId",
+    "InstanceType",
+    "VariantName",
+)
+
+INSTANCES = "/aws/sagemaker/Endpoints"
+COMPONENTS = "/aws/sagemaker/InferenceComponents"
+# Which jobs → where their instances' load is; it has the names of the endpoints' there.
+JOBS = {
+    "training": "/aws/sagemaker/TrainingJobs",
+    "processing": "/aws/sagemaker/ProcessingJobs",
+    "transform": "/aws/sagemaker/TransformJobs",
+}
+_REQUESTS = "AWS/SageMaker:"
+_LOAD = f"{INSTANCES}:"
+_RELATIVE = f"{COMPONENTS}:"
 _LATENCY = ("Average", "Maximum", "p50", "p90", "p99")
+_PEAK = ("Average", "Maximum")
 
 ROW = System(
     stem="sagemaker",
@@ -14,7 +43,7 @@ ROW = System(
     title="Amazon SageMaker",
     category="cloud",
     flow="inbound",
-    summary="endpoint traffic, errors, latency and instance load from CloudWatch",
+    summary="endpoint and job metrics from CloudWatch: traffic, errors, latency, load; endpoints' states",
     url="https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html",
     connection_type="aws",
     requires=("apache-airflow-providers-amazon>=9.39",),
@@ -22,76 +51,186 @@ ROW = System(
     schedule="*/5 * * * *",
     delay_s=120,
     metrics=(
-        MetricSpec("invocations", "None", "Requests sent to the variant.", _AWS_SAGEMAKER + "Invocations", ("Sum",)),
+        MetricSpec(
+            "invocations",
+            "None",
+            "Requests sent to the model.",
+            _REQUESTS + "Invocations",
+            ("Sum",),
+            (VARIANT, COMPONENT, _CONTAINER, _INSTANCE),
+        ),
         MetricSpec(
             "invocation4xxerrors",
             "None",
             "Requests answered with a 4xx.",
-            _AWS_SAGEMAKER + "Invocation4XXErrors",
+            _REQUESTS + "Invocation4XXErrors",
             ("Sum",),
+            (VARIANT, COMPONENT, _CONTAINER, _INSTANCE),
         ),
         MetricSpec(
             "invocation5xxerrors",
             "None",
             "Requests answered with a 5xx.",
-            _AWS_SAGEMAKER + "Invocation5XXErrors",
+            _REQUESTS + "Invocation5XXErrors",
             ("Sum",),
+            (VARIANT, COMPONENT, _CONTAINER, _INSTANCE),
         ),
         MetricSpec(
             "invocationmodelerrors",
             "None",
             "Requests that the model's container did not answer with a 2xx.",
-            _AWS_SAGEMAKER + "InvocationModelErrors",
+            _REQUESTS + "InvocationModelErrors",
             ("Sum",),
+            (VARIANT, COMPONENT, _INSTANCE),
         ),
         MetricSpec(
             "invocationsperinstance",
             "None",
             "Requests per instance: every request adds 1/instances.",
-            _AWS_SAGEMAKER + "InvocationsPerInstance",
+            _REQUESTS + "InvocationsPerInstance",
             ("Sum",),
+            (VARIANT,),
+        ),
+        MetricSpec(
+            "invocationspercopy",
+            "None",
+            "Requests per copy of the inference component.",
+            _REQUESTS + "InvocationsPerCopy",
+            ("Sum",),
+            (COMPONENT,),
         ),
         MetricSpec(
             "modellatency",
             "Microseconds",
             "Time the model took to answer.",
-            _AWS_SAGEMAKER + "ModelLatency",
+            _REQUESTS + "ModelLatency",
             _LATENCY,
+            (VARIANT, COMPONENT, _INSTANCE),
         ),
         MetricSpec(
-            "overheadlatency", "Microseconds", "Time SageMaker added.", _AWS_SAGEMAKER + "OverheadLatency", _LATENCY
+            "containerlatency",
+            "Microseconds",
+            "Time the container took to answer.",
+            _REQUESTS + "ContainerLatency",
+            _LATENCY,
+            (_CONTAINER,),
+        ),
+        MetricSpec(
+            "overheadlatency",
+            "Microseconds",
+            "Time SageMaker added.",
+            _REQUESTS + "OverheadLatency",
+            _LATENCY,
+            (VARIANT, COMPONENT, _CONTAINER, _INSTANCE),
         ),
         MetricSpec(
             "cpuutilization",
             "Percent",
             "CPU, summed over cores: 4 cores reach 400.",
-            _AWS_INSTANCES + "CPUUtilization",
-            ("Average", "Maximum"),
+            _LOAD + "CPUUtilization",
+            _PEAK,
+            (VARIANT, _CONTAINER, _INSTANCE, HOST),
         ),
         MetricSpec(
             "memoryutilization",
             "Percent",
             "Memory in use.",
-            _AWS_INSTANCES + "MemoryUtilization",
-            ("Average", "Maximum"),
+            _LOAD + "MemoryUtilization",
+            _PEAK,
+            (VARIANT, _CONTAINER, _INSTANCE, HOST),
         ),
         MetricSpec(
-            "diskutilization", "Percent", "Disk in use.", _AWS_INSTANCES + "DiskUtilization", ("Average", "Maximum")
+            "diskutilization",
+            "Percent",
+            "Disk in use.",
+            _LOAD + "DiskUtilization",
+            _PEAK,
+            (VARIANT, _INSTANCE, HOST),
         ),
         MetricSpec(
             "gpuutilization",
             "Percent",
             "GPU, summed over GPUs: 4 GPUs reach 400. Instances without one have no points.",
-            _AWS_INSTANCES + "GPUUtilization",
-            ("Average", "Maximum"),
+            _LOAD + "GPUUtilization",
+            _PEAK,
+            (VARIANT, _INSTANCE, _ACCELERATOR, HOST),
         ),
         MetricSpec(
             "gpumemoryutilization",
             "Percent",
             "Memory of the GPUs in use, summed over GPUs.",
-            _AWS_INSTANCES + "GPUMemoryUtilization",
-            ("Average", "Maximum"),
+            _LOAD + "GPUMemoryUtilization",
+            _PEAK,
+            (VARIANT, _INSTANCE, _ACCELERATOR, HOST),
+        ),
+        MetricSpec(
+            "cpuutilizationnormalized",
+            "Percent",
+            "CPU in use of what the inference component has reserved, or may have.",
+            _RELATIVE + "CPUUtilizationNormalized",
+            _PEAK,
+            (COMPONENT,),
+        ),
+        MetricSpec(
+            "memoryutilizationnormalized",
+            "Percent",
+            "Memory in use of what the inference component has reserved, or may have.",
+            _RELATIVE + "MemoryUtilizationNormalized",
+            _PEAK,
+            (COMPONENT,),
+        ),
+        MetricSpec(
+            "gpuutilizationnormalized",
+            "Percent",
+            "GPU in use of what the inference component has reserved, or may have.",
+            _RELATIVE + "GPUUtilizationNormalized",
+            _PEAK,
+            (COMPONENT,),
+        ),
+        MetricSpec(
+            "gpumemoryutilizationnormalized",
+            "Percent",
+            "Memory of the GPUs in use by the inference component.",
+            _RELATIVE + "GPUMemoryUtilizationNormalized",
+            _PEAK,
+            (COMPONENT,),
         ),
     ),
-    options=(Option("regions", "string", "us-east-1", "AWS regions, one mapped task each.", "us-east-1, eu-west-1"),),
+    events=(
+        EventSpec(
+            "endpoint_status",
+            "An endpoint was created or changed: its status, the reason of a failure, its configuration "
+            "(instance types, variants, weights, instance counts).",
+        ),
+    ),
+    options=(
+        Option("connections", "string", "aws_default", "Connections, one for each account.", "aws_main, aws_research"),
+        Option(
+            "regions",
+            "string",
+            "us-east-1",
+            "AWS regions, one mapped task for each connection and region.",
+            "us-east-1, eu-west-1",
+        ),
+        Option(
+            "lookback_s",
+            "integer",
+            "900",
+            "How far back airis_sync_sagemaker reads again, for values that came late; at no further cost.",
+        ),
+        Option(
+            "silent_every_s",
+            "integer",
+            "900",
+            "How often airis_sync_sagemaker asks for a series that was silent for three hours; 0 for each time.",
+        ),
+        Option(
+            "dimensions",
+            "string",
+            f"{VARIANT}, {COMPONENT}",
+            "Sets of CloudWatch's dimensions to read. What several sets hold is the same requests and load again.",
+            f"{VARIANT}, {_INSTANCE}",
+        ),
+        Option("jobs", "string", "", "Jobs whose instances' load is read.", ", ".join(JOBS)),
+    ),
 )

@@ -17,6 +17,8 @@ class MetricSpec:
     :param unit: the source's own word for it.
     :param origin: where the source keeps it, in the source's terms, e.g. ``AWS/SageMaker:ModelLatency``.
     :param statistics: which aggregates are read by default, in the source's terms.
+    :param dimensions: by what the source tells its series apart, where it keeps several sets of them:
+        ``EndpointName/VariantName``, names sorted.
     """
 
     name: str
@@ -24,6 +26,7 @@ class MetricSpec:
     description: str
     origin: str
     statistics: tuple[str, ...] = ()
+    dimensions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -133,37 +133,64 @@ class SageMakerHook(BaseHook):
 
         See https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html
         """
-        try:
-            return self._call("sagemaker", "describe_endpoint", EndpointName=name)
-        except PermanentError as error:
-            if "Could not find endpoint" in error.detail:
-                return None
-            raise
+        return self._described("describe_endpoint", EndpointName=name)
 
-    def metrics(self, namespace: str, metric_name: str, dimensions: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-        """Every series of a metric that has at least these dimensions, as ListMetrics shows it, each once.
+    def endpoint_config(self, name: str) -> dict[str, Any] | None:
+        """A configuration as DescribeEndpointConfig shows it, None if it has been deleted.
 
-        It misses series without a point for two weeks, and new ones for some minutes. ``RecentlyActive`` is not used:
-        it hides whatever idles for three hours.
+        See https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpointConfig.html
+        """
+        return self._described("describe_endpoint_config", EndpointConfigName=name)
+
+    def account_id(self) -> str:
+        """The account that is read, as GetCallerIdentity names it; that needs no permission.
+
+        See https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+        """
+        return str(self._call("sts", "get_caller_identity")["Account"])
+
+    def metrics(
+        self,
+        namespace: str,
+        metric_name: str | None = None,
+        dimensions: Sequence[str] = (),
+        *,
+        recently_active: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Every series of a namespace, or of one metric there, as ListMetrics shows it, each once.
+
+        It misses series without a point for two weeks, and new ones for some minutes.
+
+        :param dimensions: only series that have at least these.
+        :param recently_active: only series with a point in the last three hours, or little more.
 
         See https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_ListMetrics.html
         """
-        request = {"Namespace": namespace, "MetricName": metric_name, "Dimensions": [{"Name": d} for d in dimensions]}
+        request: dict[str, Any] = {"Namespace": namespace}
+        if metric_name:
+            request["MetricName"] = metric_name
+        if dimensions:
+            request["Dimensions"] = [{"Name": name} for name in dimensions]
+        if recently_active:
+            request["RecentlyActive"] = "PT3H"
         seen = set()
         for page in self._pages("cloudwatch", "list_metrics", "Metrics", **request):
             for row in page["Metrics"]:
-                key = frozenset((d["Name"], d["Value"]) for d in row["Dimensions"])
+                key = row["MetricName"], frozenset((d["Name"], d["Value"]) for d in row["Dimensions"])
                 if key not in seen:
                     seen.add(key)
                     yield row
 
-    def metric_data(self, stats: Sequence[Mapping[str, Any]], window: Window) -> Iterator[Readings]:
+    def metric_data(
+        self, stats: Sequence[Mapping[str, Any]], window: Window, starts: Sequence[int] = ()
+    ) -> Iterator[Readings]:
         """Read the points of ``window``, up to 500 queries a call and all pages; a query's points may come in pieces.
 
         What CloudWatch leaves unfinished (PartialData, InternalError) is asked for again, from where it stopped.
 
         :param stats: AWS's ``MetricStat`` records: ``{Metric: {Namespace, MetricName, Dimensions}, Period, Stat}``.
         :param window: aligned to the periods; at least one period.
+        :param starts: for each query, from when on its points are wanted; from the window's start unless given.
         :raises RetryableError: after everything else has been yielded: queries that stayed unfinished, by name.
         :raises PermanentError: likewise: queries that are forbidden.
 
@@ -174,7 +201,8 @@ class SageMakerHook(BaseHook):
         periods = (window.end - window.start) // 1000 // min((stat["Period"] for stat in stats), default=60)
         at_once = _queries_at_once(periods)
         for first in range(0, len(stats), at_once):
-            wanted = dict.fromkeys(range(first, min(first + at_once, len(stats))), window.start)
+            some = range(first, min(first + at_once, len(stats)))
+            wanted = {index: starts[index] if starts else window.start for index in some}
             for wait in (0, *self.partial_waits):
                 if wait:
                     self.log.warning("CloudWatch left %d queries unfinished, asking again in %s s", len(wanted), wait)
@@ -241,6 +269,14 @@ class SageMakerHook(BaseHook):
             return True, self.check()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
             return False, str(error)
+
+    def _described(self, method: str, **request: str) -> dict[str, Any] | None:
+        try:
+            return self._call("sagemaker", method, **request)
+        except PermanentError as error:
+            if "Could not find endpoint" in error.detail:
+                return None
+            raise
 
     def _aws(self, service: str) -> Any:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook

@@ -13,16 +13,19 @@ from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from xml.sax.saxutils import escape
 
 import cbor2
 import msgspec
 
-from sandbox.sagemaker.aws import Aws, Refused, Stamps
+from sandbox.sagemaker.aws import ACCOUNT, Aws, Refused, Stamps
 from sandbox.sagemaker.control import Control, seconds
 from sandbox.sagemaker.fleet import Fleet
 
 _SERVICES = {"GraniteServiceVersion20100801": "monitoring", "SageMaker": "sagemaker"}
-_CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/ ]+/\d{8}/([a-z0-9-]+)/([a-z-]+)/aws4_request,")
+_CREDENTIAL = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=[^/ ]*?(\d{12})?[^/ \d]*/\d{8}/([a-z0-9-]+)/([a-z-]+)/aws4_request,"
+)
 _CBOR = "application/cbor"
 
 
@@ -49,7 +52,7 @@ def _cbor_stamps(encoder: cbor2.CBOREncoder, value: object) -> None:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Speaks JSON 1.0 and 1.1 with ``X-Amz-Target``, and smithy's RPC v2 CBOR."""
+    """Speaks JSON 1.0 and 1.1 with ``X-Amz-Target``, smithy's RPC v2 CBOR, and STS's query protocol."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -74,10 +77,14 @@ class Handler(BaseHTTPRequestHandler):
         else:
             target, _, operation = self.headers.get("X-Amz-Target", "").partition(".")
         service = _SERVICES.get(target, "")
+        if form := self.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+            request = dict(parse_qsl(body.decode()))
+            service, operation = "sts", request["Action"]
         try:
-            region = self._authenticated(service)
-            request = _plain(cbor2.loads(body)) if cbor else msgspec.json.decode(body or b"{}")
-            answer, status, headers = self.aws.call(service, operation, region, request), 200, {}
+            region, account = self._authenticated(service)
+            if not form:
+                request = _plain(cbor2.loads(body)) if cbor else msgspec.json.decode(body or b"{}")
+            answer, status, headers = self.aws.call(service, operation, region, request, account), 200, {}
         except Refused as error:
             answer, status = {"__type": error.code, "message": error.message}, error.status
             headers = {"x-amzn-query-error": f"{error.code};{'Sender' if status < 500 else 'Receiver'}"}
@@ -86,25 +93,30 @@ class Handler(BaseHTTPRequestHandler):
         except (KeyError, TypeError, ValueError) as error:
             # A member that AWS requires is missing or of another type; botocore does not let such a call out.
             answer, status, headers = {"__type": "SerializationException", "message": repr(error)}, 400, {}
-        if cbor:
+        if form:
+            self._send(status, "text/xml", _query_answer(operation, answer).encode(), headers)
+        elif cbor:
             headers["smithy-protocol"] = "rpc-v2-cbor"
             self._send(status, _CBOR, cbor2.dumps(answer, default=_cbor_stamps), headers)
         else:
             kind = self.headers.get("Content-Type", "application/x-amz-json-1.1")
             self._send(status, kind, msgspec.json.encode(answer, enc_hook=_json_stamps), headers)
 
-    def _authenticated(self, service: str) -> str:
-        """The region that the request is signed for. The signature itself is not checked: any key will do."""
+    def _authenticated(self, service: str) -> tuple[str, str]:
+        """Region and account that the request is signed for. The signature itself is not checked: any key will do.
+
+        A key's twelve digits are its account.
+        """
         signed = self.headers.get("Authorization")
         if signed is None:
             raise Refused("MissingAuthenticationToken", "Request is missing Authentication Token", 403)
         scope = _CREDENTIAL.match(signed)
         if scope is None or "Signature=" not in signed or "X-Amz-Date" not in self.headers:
             raise Refused("IncompleteSignature", "Authorization header requires Credential and Signature", 400)
-        if scope[2] != service:
+        if scope[3] != service:
             message = f"Credential should be scoped to correct service: '{service}'."
             raise Refused("SignatureDoesNotMatch", message, 403)
-        return scope[1]
+        return scope[2], scope[1] or ACCOUNT
 
     def _control(self, body: bytes) -> None:
         url = urlsplit(self.path)
@@ -140,6 +152,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Nothing: the counters tell."""
+
+
+def _query_answer(operation: str, answer: dict[str, Any]) -> str:
+    """The answer of AWS's query protocol, which STS speaks."""
+
+    def xml(value: Any) -> str:
+        return (
+            "".join(f"<{key}>{xml(item)}</{key}>" for key, item in value.items()) if isinstance(value, dict) else value
+        )
+
+    if "__type" in answer:
+        return xml({"ErrorResponse": {"Error": {"Code": answer["__type"], "Message": escape(answer["message"])}}})
+    return xml({f"{operation}Response": {f"{operation}Result": answer}})
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sandbox.sagemaker.fleet import LISTED_S, Endpoint, Fleet, Series
@@ -25,6 +26,7 @@ MAX_POINTS = 100_800
 LIST_PAGE = 500
 ENDPOINT_PAGE = 100
 ACCOUNT = "123456789012"
+"""The account of every access key that names no other."""
 
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*\Z")
 _STATISTIC = re.compile(r"(Sum|SampleCount|Average|Minimum|Maximum|p(\d{1,2}(\.\d{1,10})?|100))\Z")
@@ -67,10 +69,11 @@ class Partial:
 
 @dataclass
 class Denial:
-    """An IAM action that is denied; ``*`` stands for any action or region."""
+    """An IAM action that is denied; ``*`` stands for any action, region or account."""
 
     action: str
     region: str
+    account: str
 
 
 @dataclass
@@ -84,7 +87,9 @@ class Aws:
     denials: list[Denial] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def call(self, service: str, operation: str, region: str, request: dict[str, Any]) -> dict[str, Any]:
+    def call(
+        self, service: str, operation: str, region: str, request: dict[str, Any], account: str = ACCOUNT
+    ) -> dict[str, Any]:
         """Answer one call.
 
         :raises Refused: with AWS's code and status.
@@ -96,17 +101,23 @@ class Aws:
                 fault.times -= 1
                 raise Refused(fault.code, f"{fault.code} ordered for {operation}", fault.status)
         action = f"{'cloudwatch' if service == 'monitoring' else service}:{operation}"
-        if any(d.action in ("*", action) and d.region in ("*", region) for d in self.denials):
+        if any(
+            d.action in ("*", action) and d.region in ("*", region) and d.account in ("*", account)
+            for d in self.denials
+        ):
             code, status = ("AccessDenied", 403) if service == "monitoring" else ("AccessDeniedException", 400)
-            user = f"arn:aws:iam::{ACCOUNT}:user/sandbox"
+            user = f"arn:aws:iam::{account}:user/sandbox"
             reason = "because no identity-based policy allows the"
             raise Refused(code, f"User: {user} is not authorized to perform: {action} {reason} {action} action", status)
         handlers: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
             "cloudwatch:GetMetricData": self.get_metric_data,
             "cloudwatch:GetMetricStatistics": self.get_metric_statistics,
             "cloudwatch:ListMetrics": self.list_metrics,
-            "sagemaker:ListEndpoints": self.list_endpoints,
-            "sagemaker:DescribeEndpoint": self.describe_endpoint,
+            "sagemaker:ListEndpoints": partial(self.list_endpoints, account),
+            "sagemaker:DescribeEndpoint": partial(self.describe_endpoint, account),
+            "sagemaker:DescribeEndpointConfig": self.describe_endpoint_config,
+            "sts:GetCallerIdentity": lambda *_: {"Account": account, "Arn": f"arn:aws:iam::{account}:user/sandbox"},
+            "sts:AssumeRole": self.assume_role,
         }
         if action not in handlers:
             raise Refused("UnknownOperationException", f"The stand-in does not serve {action}")
@@ -117,33 +128,44 @@ class Aws:
         with self.lock:
             self.calls[operation].update(figures)
 
+    # STS
+
+    def assume_role(self, _: str, request: dict[str, Any]) -> dict[str, Any]:
+        """AssumeRole: a key of the role's account."""
+        arn = request["RoleArn"]
+        key = {"AccessKeyId": f"ASIA{arn.split(':')[4]}", "SecretAccessKey": "s", "SessionToken": "t"}
+        role = {"AssumedRoleId": "AROA:sandbox", "Arn": arn.replace(":role/", ":assumed-role/")}
+        return {"Credentials": {**key, "Expiration": "2099-01-01T00:00:00Z"}, "AssumedRoleUser": role}
+
     # SageMaker
 
-    def list_endpoints(self, region: str, request: dict[str, Any]) -> dict[str, Any]:
+    def list_endpoints(self, account: str, region: str, request: dict[str, Any]) -> dict[str, Any]:
         """ListEndpoints: newest first unless asked otherwise, at most 100 a page."""
         page = request.get("MaxResults", 10)
         if not 1 <= page <= ENDPOINT_PAGE:
             raise Refused(
                 "ValidationException", f"Value '{page}' at 'maxResults' must be between 1 and {ENDPOINT_PAGE}"
             )
-        part, status = request.get("NameContains", ""), request.get("StatusEquals", "InService")
-        found = [e for e in self._alive(region) if part in e.name and status == "InService"]
+        part, status = request.get("NameContains", ""), request.get("StatusEquals")
+        found = [e for e in self._alive(region) if part in e.name and status in (None, e.status)]
         key = (lambda e: e.name) if request.get("SortBy") == "Name" else (lambda e: (e.created, e.name))
         found.sort(key=key, reverse=request.get("SortOrder", "Descending") == "Descending")
         start = _resume(request.get("NextToken"), "endpoints", "ValidationException")[0]
-        answer: dict[str, Any] = {"Endpoints": [_summary(region, e) for e in found[start : start + page]]}
+        answer: dict[str, Any] = {"Endpoints": [_summary(account, region, e) for e in found[start : start + page]]}
         if start + page < len(found):
             answer["NextToken"] = _token("endpoints", [start + page])
         return answer
 
-    def describe_endpoint(self, region: str, request: dict[str, Any]) -> dict[str, Any]:
+    def describe_endpoint(self, account: str, region: str, request: dict[str, Any]) -> dict[str, Any]:
         """DescribeEndpoint."""
         name = request.get("EndpointName", "")
         endpoint = next((e for e in self._alive(region) if e.name == name), None)
         if endpoint is None:
-            raise Refused("ValidationException", f'Could not find endpoint "{_arn(region, name)}".')
+            raise Refused("ValidationException", f'Could not find endpoint "{_arn(account, region, name)}".')
+        reason = {"FailureReason": endpoint.failure_reason} if endpoint.failure_reason else {}
         return {
-            **_summary(region, endpoint),
+            **_summary(account, region, endpoint),
+            **reason,
             "EndpointConfigName": f"{name}-config",
             "ProductionVariants": [
                 {
@@ -152,6 +174,26 @@ class Aws:
                     "DesiredWeight": 1.0,
                     "CurrentInstanceCount": v.instances,
                     "DesiredInstanceCount": v.instances,
+                }
+                for v in endpoint.variants
+            ],
+        }
+
+    def describe_endpoint_config(self, region: str, request: dict[str, Any]) -> dict[str, Any]:
+        """DescribeEndpointConfig."""
+        name = request.get("EndpointConfigName", "")
+        endpoint = next((e for e in self._alive(region) if f"{e.name}-config" == name), None)
+        if endpoint is None:
+            raise Refused("ValidationException", f'Could not find endpoint configuration "{name}".')
+        return {
+            "EndpointConfigName": name,
+            "ProductionVariants": [
+                {
+                    "VariantName": v.name,
+                    "ModelName": f"{endpoint.name}-{v.name}",
+                    "InitialInstanceCount": v.instances,
+                    "InstanceType": v.instance_type,
+                    "InitialVariantWeight": 1.0,
                 }
                 for v in endpoint.variants
             ],
@@ -169,7 +211,7 @@ class Aws:
         if recent not in (None, "PT3H"):
             raise Refused("InvalidParameterValue", "The parameter RecentlyActive must be PT3H")
         oldest = self.fleet.clock() - (3 * 3600 if recent else LISTED_S)
-        shown: dict[str, bool] = {}
+        shown: dict[tuple[str, str], bool] = {}
         rows = []
         for series in self.fleet.series.get(region, {}).values():
             endpoint = series.endpoint
@@ -183,9 +225,10 @@ class Aws:
                 for f in request.get("Dimensions", ())
             ):
                 continue
-            if endpoint.name not in shown:
-                shown[endpoint.name] = endpoint.listed and self.fleet.last_published(endpoint) >= oldest
-            if shown[endpoint.name]:
+            key = endpoint.name, series.namespace
+            if key not in shown:
+                shown[key] = endpoint.listed and self.fleet.last_published(series) >= oldest
+            if shown[key]:
                 rows.append(series)
         start = _resume(request.get("NextToken"), "metrics", "InvalidParameterValue")[0]
         answer: dict[str, Any] = {"Metrics": [series.listing() for series in rows[start : start + LIST_PAGE]]}
@@ -347,15 +390,15 @@ def _resume(token: str | None, name: str, code: str, size: int = 1) -> list[int]
     return [int(part) for part in state]
 
 
-def _arn(region: str, name: str) -> str:
-    return f"arn:aws:sagemaker:{region}:{ACCOUNT}:endpoint/{name}"
+def _arn(account: str, region: str, name: str) -> str:
+    return f"arn:aws:sagemaker:{region}:{account}:endpoint/{name}"
 
 
-def _summary(region: str, endpoint: Endpoint) -> dict[str, Any]:
+def _summary(account: str, region: str, endpoint: Endpoint) -> dict[str, Any]:
     return {
         "EndpointName": endpoint.name,
-        "EndpointArn": _arn(region, endpoint.name),
+        "EndpointArn": _arn(account, region, endpoint.name),
         "CreationTime": endpoint.created,
-        "LastModifiedTime": endpoint.created,
-        "EndpointStatus": "InService",
+        "LastModifiedTime": endpoint.modified,
+        "EndpointStatus": endpoint.status,
     }

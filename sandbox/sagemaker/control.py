@@ -4,8 +4,8 @@
     ``{points, series}`` that are published in ``[from, to)``, counted per statistic that the catalog reads.
 ``GET truth?from&to``
     The same values, a line a series and statistic:
-    ``{region, endpoint, variant, namespace, metric, unit, statistic, points: [[ms, value], …]}``.
-    Both take ``period`` (seconds), ``region`` and ``endpoint`` too.
+    ``{account, region, endpoint, variant, namespace, metric, unit, dimensions, statistic, points: [[ms, value], …]}``.
+    Both take ``period`` (seconds), ``region``, ``endpoint`` and ``dimensions`` too: sets of them, with commas.
 ``POST incidents`` ``{endpoint, factor?, from?, until?}``
     Model latency times ``factor`` (20), from this minute on.
 ``PATCH incidents`` ``{endpoint, until?}``
@@ -14,10 +14,17 @@
     The next calls are refused, by default as throttled. ``DELETE faults`` ends these and the next ones.
 ``POST partial`` ``{metric, times?, status?}``
     The next results of a metric end after half of their points, by default with ``InternalError``.
-``POST deny`` ``{action?, region?}``, ``DELETE deny``
+``POST deny`` ``{action?, region?, account?}``, ``DELETE deny``
     Deny an IAM action such as ``cloudwatch:GetMetricData``; allow everything again.
-``POST endpoints`` ``{name, variants?, region?, created?, deleted?, listed?}``, ``DELETE endpoints/<name>``
+``POST endpoints`` ``{name, variants?, region?, created?, deleted?, listed?, idle_until?, gpu?, components?,
+    containers?, enhanced?}``, ``DELETE endpoints/<name>``
     A new endpoint, which ListMetrics need not list yet; an endpoint's end.
+``PATCH endpoints/<name>`` ``{status, failure_reason?}``
+    An endpoint changes its status now.
+``POST jobs`` ``{kind, name, hosts, start, end, region?}``
+    A training, processing or transform job.
+``PATCH clock`` ``{now}``
+    A clock that stands still is put elsewhere.
 ``GET calls``, ``DELETE calls``
     Per operation: ``calls``, ``metrics_requested``, ``points``; start again at 0.
 
@@ -31,7 +38,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_airis.catalog import BY_STEM
-from sandbox.sagemaker.aws import Aws, Denial, Fault, Partial
+from airflow_provider_airis.catalog.sagemaker import COMPONENT, VARIANT
+from sandbox.sagemaker.aws import ACCOUNT, Aws, Denial, Fault, Partial
 from sandbox.sagemaker.fleet import Fleet, Incident, Series
 
 
@@ -65,26 +73,29 @@ class Control:
     def _get_truth(self, request: dict[str, str]) -> Iterator[dict[str, Any]]:
         for series, statistic, stamps, values in self._published(request):
             yield {
+                "account": ACCOUNT,
                 "region": series.variant.region,
                 "endpoint": series.endpoint.name,
                 "variant": series.variant.name,
                 "namespace": series.namespace,
                 "metric": series.metric,
                 "unit": series.unit,
+                "dimensions": dict(sorted(series.dimensions.items())),
                 "statistic": statistic,
                 "points": [(at * 1000, value) for at, value in zip(stamps, values, strict=True)],
             }
 
     def _published(self, request: dict[str, str]) -> Iterator[tuple[Series, str, Sequence[int], list[float]]]:
         start, end = seconds(request["from"]), seconds(request["to"])
-        read = {spec.origin: spec.statistics for spec in BY_STEM["sagemaker"].metrics}
+        read = {spec.origin.partition(":")[2]: spec.statistics for spec in BY_STEM["sagemaker"].metrics}
+        sets = request.get("dimensions", f"{VARIANT},{COMPONENT}").split(",")
         for region in [request["region"]] if "region" in request else self.fleet.regions:
             for series in [*self.fleet.series[region].values()]:
-                if "InstanceType" in series.dimensions:
+                if "/".join(sorted(series.dimensions)) not in sets:
                     continue
                 if request.get("endpoint", series.endpoint.name) != series.endpoint.name:
                     continue
-                for statistic in read.get(f"{series.namespace}:{series.metric}", ()):
+                for statistic in read[series.metric]:
                     stamps, values = self.fleet.points(series, statistic, start, end, int(request.get("period", 60)))
                     if values:
                         yield series, statistic, stamps, values
@@ -118,18 +129,33 @@ class Control:
         self.aws.partials.append(partial)
 
     def _post_deny(self, request: dict[str, str]) -> None:
-        self.aws.denials.append(Denial(request.get("action", "*"), request.get("region", "*")))
+        self.aws.denials.append(Denial(*(request.get(field, "*") for field in ("action", "region", "account"))))
 
     def _delete_deny(self, _: dict[str, str]) -> None:
         self.aws.denials.clear()
 
     def _post_endpoints(self, request: dict[str, Any]) -> None:
-        created = seconds(request["created"]) if "created" in request else self.fleet.clock()
+        request = {**request, "created": request.get("created", self.fleet.clock())}
+        for field in ("created", "deleted", "idle_until"):
+            if isinstance(request.get(field), str):
+                request[field] = seconds(request[field])
+        region, deleted = request.pop("region", self.fleet.regions[0]), request.pop("deleted", float("inf"))
+        variants = request.pop("variants", ["AllTraffic"])
+        self.fleet.create(region, request.pop("name"), variants, **request).deleted = deleted
+
+    def _patch_endpoints(self, request: dict[str, Any]) -> None:
+        for endpoints in self.fleet.fleet.values():
+            if endpoint := endpoints.get(request["name"]):
+                endpoint.status, endpoint.modified = request["status"], self.fleet.clock()
+                endpoint.failure_reason = request.get("failure_reason")
+
+    def _post_jobs(self, request: dict[str, Any]) -> None:
         region = request.get("region", self.fleet.regions[0])
-        variants, listed = request.get("variants", ["AllTraffic"]), request.get("listed", True)
-        endpoint = self.fleet.create(region, request["name"], variants, created=created, listed=listed)
-        if "deleted" in request:
-            endpoint.deleted = seconds(request["deleted"])
+        start, end = seconds(request["start"]), seconds(request["end"])
+        self.fleet.run(region, request["kind"], request["name"], request["hosts"], start=start, end=end)
+
+    def _patch_clock(self, request: dict[str, str]) -> None:
+        self.fleet.now = seconds(request["now"])
 
     def _delete_endpoints(self, request: dict[str, str]) -> None:
         for endpoints in self.fleet.fleet.values():

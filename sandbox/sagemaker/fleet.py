@@ -21,6 +21,12 @@ from typing import NamedTuple
 DAY = 1440
 REQUESTS = "AWS/SageMaker"
 INSTANCES = "/aws/sagemaker/Endpoints"
+COMPONENTS = "/aws/sagemaker/InferenceComponents"
+JOBS = {
+    "training": "/aws/sagemaker/TrainingJobs",
+    "processing": "/aws/sagemaker/ProcessingJobs",
+    "transform": "/aws/sagemaker/TransformJobs",
+}
 RETENTION_S = ((300, 15 * 86400), (3600, 63 * 86400), (math.inf, 455 * 86400))
 LISTED_S = 14 * 86400
 
@@ -118,6 +124,21 @@ METRICS: dict[str, tuple[str, str]] = {
     "GPUUtilization": (INSTANCES, "Percent"),
     "GPUMemoryUtilization": (INSTANCES, "Percent"),
 }
+# What is published under other dimensions than a variant's.
+OF_COMPONENTS = {name: METRICS[name] for name in METRICS if name.startswith(("Invocation", "Model", "Overhead"))} | {
+    "InvocationsPerCopy": (REQUESTS, "None"),
+    "CPUUtilizationNormalized": (COMPONENTS, "Percent"),
+    "MemoryUtilizationNormalized": (COMPONENTS, "Percent"),
+    "GPUUtilizationNormalized": (COMPONENTS, "Percent"),
+    "GPUMemoryUtilizationNormalized": (COMPONENTS, "Percent"),
+}
+del OF_COMPONENTS["InvocationsPerInstance"]
+OF_CONTAINERS = {
+    "Invocations": METRICS["Invocations"],
+    "ContainerLatency": (REQUESTS, "Microseconds"),
+    "CPUUtilization": METRICS["CPUUtilization"],
+}
+OF_JOBS = [name for name, (namespace, _) in METRICS.items() if namespace == INSTANCES]
 
 
 @lru_cache(256)
@@ -131,13 +152,13 @@ def _requests(variant: Variant, day: int) -> list[int]:
 
 
 def _samples(variant: Variant, metric: str, day: int) -> Samples:
-    count = _requests(variant, day) if METRICS[metric][0] == REQUESTS else [variant.instances] * DAY
+    count = [variant.instances] * DAY if "Utilization" in metric else _requests(variant, day)
     noise = variant.noise(metric, day)
     match metric:
         case "Invocations":
             total = [float(n) for n in count]
             return Samples(count, total, _flat(1, count), _flat(1, count))
-        case "InvocationsPerInstance":
+        case "InvocationsPerInstance" | "InvocationsPerCopy":
             each = 1 / variant.instances
             return Samples(count, [n * each for n in count], _flat(each, count), _flat(each, count))
         case "Invocation4XXErrors" | "Invocation5XXErrors" | "InvocationModelErrors":
@@ -145,8 +166,8 @@ def _samples(variant: Variant, metric: str, day: int) -> Samples:
             total = [float(int(n * share * abs(z))) for n, z in zip(count, noise, strict=True)]
             # SageMaker sends a 0 for every request that did not fail: the sum is the count, the average the rate.
             return Samples(count, total, [0.0] * DAY, [float(t > 0) for t in total])
-        case "ModelLatency" | "OverheadLatency":
-            base = variant.latency_us if metric == "ModelLatency" else 3_000 + variant.latency_us / 50
+        case "ModelLatency" | "ContainerLatency" | "OverheadLatency":
+            base = 3_000 + variant.latency_us / 50 if metric == "OverheadLatency" else variant.latency_us
             mean = [base * (1 + 0.05 * z) for z in noise]
             reach = math.exp(2.6 * variant.spread)
         case "CPUUtilization" | "GPUUtilization":
@@ -192,13 +213,24 @@ class Series:
 
 @dataclass(eq=False)
 class Endpoint:
-    """An endpoint; ``listed`` is whether ListMetrics knows its series already. Times are Unix seconds."""
+    """An endpoint, or a job; ``listed`` is whether ListMetrics knows its series already. Times are Unix seconds.
+
+    Until ``idle_until`` nobody asks it anything: it has load, but no requests.
+    """
 
     name: str
     created: float
     variants: tuple[Variant, ...]
     listed: bool = True
     deleted: float = math.inf
+    idle_until: float = 0
+    status: str = "InService"
+    failure_reason: str | None = None
+    modified: float = 0
+
+    def since(self, namespace: str) -> float:
+        """From when on its series of a namespace are published."""
+        return max(self.created, self.idle_until if namespace == REQUESTS else 0)
 
 
 @dataclass
@@ -254,20 +286,50 @@ class Fleet:
         listed: bool = True,
         quiet: bool = False,
         gpu: bool = False,
+        components: Iterable[str] = (),
+        containers: Iterable[str] = (),
+        enhanced: bool = False,
+        idle_until: float = 0,
     ) -> Endpoint:
-        """Add an endpoint whose series are published from ``created`` on."""
+        """Add an endpoint whose series are published from ``created`` on.
+
+        :param components: inference components, which have series of their own name.
+        :param containers: what a multi-container endpoint publishes once more by container.
+        :param enhanced: whether each instance has series too.
+        """
         made = tuple(Variant.make(region, name, variant, quiet=quiet, gpu=gpu) for variant in variants)
-        endpoint = self.fleet[region][name] = Endpoint(name, created, made, listed)
+        endpoint = Endpoint(name, created, made, listed, idle_until=idle_until, modified=created)
+        self.fleet[region][name] = endpoint
         for variant in made:
-            for metric, (namespace, unit) in METRICS.items():
-                if metric.startswith("GPU") and not gpu:
-                    continue
-                own = {"EndpointName": name, "VariantName": variant.name}
-                # The same requests once more under the instance type: whoever adds up all that is listed counts twice.
-                for dimensions in (own, own | {"InstanceType": variant.instance_type}):
-                    series = Series(namespace, metric, unit, dimensions, variant, endpoint)
-                    self.series[region][namespace, metric, frozenset(dimensions.items())] = series
+            own = {"EndpointName": name, "VariantName": variant.name}
+            # The same requests once more under the instance type: whoever adds up all that is listed counts twice.
+            sets = [own, own | {"InstanceType": variant.instance_type}]
+            if enhanced:
+                sets += [own | {"InstanceId": f"i-{variant.name}-{number}"} for number in range(variant.instances)]
+            for dimensions in sets:
+                self._publish(METRICS, dimensions, variant, endpoint)
+            for container in containers:
+                self._publish(OF_CONTAINERS, own | {"ContainerName": container}, variant, endpoint)
+        for component in components:
+            variant = Variant.make(region, name, component, quiet=quiet, gpu=gpu)
+            self._publish(OF_COMPONENTS, {"InferenceComponentName": component}, variant, endpoint)
         return endpoint
+
+    def run(self, region: str, kind: str, name: str, hosts: Iterable[str], *, start: float, end: float) -> None:
+        """A job, whose hosts' load is published from ``start`` to ``end``."""
+        made = [Variant.make(region, name, host, quiet=False, gpu=False) for host in hosts]
+        job = Endpoint(name, start, tuple(made), deleted=end)
+        for variant in made:
+            of_job = dict.fromkeys(OF_JOBS, (JOBS[kind], "Percent"))
+            self._publish(of_job, {"Host": f"{name}/{variant.name}"}, variant, job)
+
+    def _publish(
+        self, metrics: dict[str, tuple[str, str]], dimensions: dict[str, str], variant: Variant, endpoint: Endpoint
+    ) -> None:
+        for metric, (namespace, unit) in metrics.items():
+            if not metric.startswith("GPU") or ".g" in variant.instance_type:
+                series = Series(namespace, metric, unit, dimensions, variant, endpoint)
+                self.series[variant.region][namespace, metric, frozenset(dimensions.items())] = series
 
     def find(self, region: str, namespace: str, metric: str, dimensions: dict[str, str]) -> Series | None:
         """The series under exactly these dimensions."""
@@ -287,22 +349,22 @@ class Fleet:
                 samples = Samples(number, *(list(map(mul, values, times)) for values in sizes))
         return samples
 
-    def spans(self, endpoint: Endpoint, start: float, end: float) -> Iterator[tuple[int, int]]:
+    def spans(self, series: Series, start: float, end: float) -> Iterator[tuple[int, int]]:
         """The runs of published minutes in ``[start, end)``, as minutes since the epoch."""
         visible = self.clock() - self.ingest_delay_s
         for first, last in (
             (self.history_from, min(self.history_until, visible)),
             (max(self.live_from, self.history_until), visible if self.live_from else 0),
         ):
-            begin = math.ceil(max(first, start, endpoint.created) / 60)
-            until = math.ceil(min(end, endpoint.deleted) / 60)
+            begin = math.ceil(max(first, start, series.endpoint.since(series.namespace)) / 60)
+            until = math.ceil(min(end, series.endpoint.deleted) / 60)
             until = min(until, int(last // 60))
             if begin < until:
                 yield begin, until
 
-    def last_published(self, endpoint: Endpoint) -> float:
-        """When the newest published minute of an endpoint began, Unix seconds."""
-        return max((last * 60.0 - 60 for _, last in self.spans(endpoint, 0, 2**40)), default=0)
+    def last_published(self, series: Series) -> float:
+        """When the newest published minute of a series began, Unix seconds."""
+        return max((last * 60.0 - 60 for _, last in self.spans(series, 0, 2**40)), default=0)
 
     def points(
         self, series: Series, statistic: str, start: float, end: float, period: int
@@ -315,7 +377,7 @@ class Fleet:
         for finest, age in RETENTION_S:
             if period < finest:
                 start = max(start, math.ceil((now - age) / period) * period)
-        spans = list(self.spans(series.endpoint, start, end))
+        spans = list(self.spans(series, start, end))
         if period > 60:
             return self._grouped(series, statistic, spans, period)
         stamps: Sequence[int] = ()

@@ -93,7 +93,8 @@ def by_series(records: Iterable[Metric | Event]) -> Points:
     """Points by series in the truth's terms; a point that comes twice is there twice."""
     points: Points = defaultdict(list)
     for record in records:
-        assert isinstance(record, Metric)
+        if isinstance(record, Event):
+            continue
         tags = record.tags
         assert record.source == f"aws-sagemaker-{tags['endpoint_name']}"
         key = (tags["region"], tags["endpoint_name"], tags["variant_name"], record.name, tags["statistic"])
@@ -113,7 +114,7 @@ def test_a_day_is_the_truth_point_for_point_in_as_few_calls_as_the_limits_allow(
     assert calls["GetMetricData"]["calls"] == -(-count // 100_800) == 4
     assert calls["ListMetrics"]["calls"] == calls["ListEndpoints"]["calls"] == 1
     assert "DescribeEndpoint" not in calls
-    assert operator.summary() == {"metrics_requested": variants * 25, "aws_calls": 6}
+    assert operator.summary() == {"metrics_requested": variants * 25, "estimated_usd": 0.003, "aws_calls": 6}
 
 
 def test_every_record_says_where_it_is_from(aws: Aws):
@@ -131,7 +132,9 @@ def test_every_record_says_where_it_is_from(aws: Aws):
         "variant_name": "blue",
         "cloud_provider": "aws",
         "service": "sagemaker",
+        "account_id": "123456789012",
         "region": "us-east-1",
+        "dimensions": "EndpointName/VariantName",
         "statistic": "Average",
         "period_s": "60",
     }
