@@ -47,7 +47,7 @@ class Gap(msgspec.Struct, frozen=True, order=True):
         return f"{self.of} {self.window}"
 
 
-def gaps(series: Iterable[Series], *, min_gap_s: int = 900) -> list[Gap]:
+def gaps(series: Iterable[Series], within: Window, *, min_gap_s: int = 900) -> list[Gap]:
     """The gaps that an outage of the collection has left, of one system's series.
 
     What is read together falls silent together: the system as a whole, each source, and, of both, the series that
@@ -57,12 +57,14 @@ def gaps(series: Iterable[Series], *, min_gap_s: int = 900) -> list[Gap]:
 
     A group that falls silent in its normal course says nothing: its longest silence, on more than half of the days
     that have points, is longer than ``min_gap_s`` too. It is left out.
+
+    :param within: the stretch of time that the windows were asked for.
     """
     found: set[Gap] = set()
     for of, windows in _groups(series).items():
         merged = list(_merged(windows))
         silences = [(a[1], b[0]) for a, b in pairwise(merged)]
-        if _usual(merged, silences) <= min_gap_s * 1000:
+        if _usual(merged, silences, within) <= min_gap_s * 1000:
             found |= {Gap(Window(*silence), of) for silence in silences if silence[1] - silence[0] > min_gap_s * 1000}
     return sorted(found)
 
@@ -97,10 +99,11 @@ def _merged(windows: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield opens, closes
 
 
-def _usual(held: Sequence[tuple[int, int]], silences: Sequence[tuple[int, int]]) -> int:
+def _usual(held: Sequence[tuple[int, int]], silences: Sequence[tuple[int, int]], within: Window) -> int:
     """The longest silence of a usual day, among the days that have points."""
     longest = dict.fromkeys((day for window in held for day in _days(*window)), 0)
-    for start, end in silences:
+    around = [(within.start, held[0][0]), (held[-1][1], within.end)] if held else []
+    for start, end in (*silences, *around):
         for day in longest.keys() & set(_days(start, end)):
             longest[day] = max(longest[day], min(end, day + _DAY) - max(start, day))
     return median_low(longest.values()) if longest else 0
@@ -141,14 +144,15 @@ class AirisFindGapsOperator(BaseOperator):
         """Return the runs to start."""
         now = to_ms(timezone.utcnow())
         today = now // _DAY * _DAY
+        looked = Window(today - self.days * _DAY, now)
         try:
-            found = self._coverage(Window(today - self.days * _DAY, now))
+            found = self._coverage(looked)
         except PermanentError as error:
             raise AirflowFailException(str(error)) from error
         runs = []
         for system, series in found.items():
             days: dict[int, list[Gap]] = defaultdict(list)
-            for gap in gaps(series, min_gap_s=self.min_gap_s):
+            for gap in gaps(series, looked, min_gap_s=self.min_gap_s):
                 self.log.info("%s: gap of %s", system.title, gap)
                 for day in _days(gap.window.start, min(gap.window.end, today)):
                     days[day].append(gap)
