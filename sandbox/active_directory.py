@@ -1,14 +1,17 @@
-"""A real slapd with made-up people: as many as asked for, the same ones every time, under limits like Active Directory's.
+"""A real slapd with made-up people: as many as asked for, always the same ones, under limits like Active Directory's.
 
-``python -m sandbox.active_directory --port 0 --users 2000 --folder DIR`` prints ``ready ldap://127.0.0.1:PORT``; ``DIR``
-then has ``account.json`` ``{host, ldaps, base_dn, login, password, admin, admin_password, ca_certs_file}``, made anew at
-every start. The certificate is its own, for 127.0.0.1 and localhost. Needs Debian's package ``slapd``.
+``python -m sandbox.active_directory --port 0 --users 2000 --folder DIR`` prints ``ready ldap://127.0.0.1:PORT``. In
+``DIR`` are then ``account.json``, ``{host, ldaps, base_dn, login, password, admin, admin_password, ca_certs_file}``,
+and the server's own certificate ``certificate.pem``, made for ``--host``, ``--names``, 127.0.0.1 and localhost; one
+that is there is kept. The login's password is that of ``--password-file``, made up unless given. Needs Debian's
+package ``slapd``.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import ctypes
 import hashlib
 import ipaddress
 import json
@@ -22,10 +25,14 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 BASE_DN = "dc=example,dc=com"
 PEOPLE = f"ou=people,{BASE_DN}"
@@ -98,16 +105,19 @@ class Slapd:
         users: int = 0,
         ldif: Path | None = None,
         port: int = 0,
+        host: str = "127.0.0.1",
+        names: Sequence[str] = (),
+        password: str = "",
         limits: str = LIMITS,
         settings: str = "",
     ) -> None:
         self.folder = folder
-        self.password, self.admin_password = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+        self.password, self.admin_password = password or secrets.token_urlsafe(16), secrets.token_urlsafe(16)
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         shutil.rmtree(folder / "data", ignore_errors=True)
         (folder / "data").mkdir()
-        self.ca_certs_file = _certificate(folder)
+        self.ca_certs_file = _certificate(folder, [host, *names])
         self._conf = folder / "slapd.conf"
         words = {"folder": folder, "base": BASE_DN, "admin": ADMIN, "login": LOGIN, "limits": limits}
         self._conf.write_text(_CONF.format(password=_hashed(self.admin_password), settings=settings, **words))
@@ -122,7 +132,7 @@ class Slapd:
         if done.returncode:
             raise RuntimeError(f"slapadd failed:\n{done.stderr[-4000:]}")
         self.port, self.ldaps_port = port or _free_port(), _free_port()
-        self.url, self.ldaps_url = f"ldap://127.0.0.1:{self.port}", f"ldaps://127.0.0.1:{self.ldaps_port}"
+        self.url, self.ldaps_url = f"ldap://{host}:{self.port}", f"ldaps://{host}:{self.ldaps_port}"
         self.start()
         account = {
             "host": self.url,
@@ -145,6 +155,7 @@ class Slapd:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -229,11 +240,9 @@ def _top(password: str) -> Iterator[str]:
         f"dn: {PEOPLE}\nobjectClass: organizationalUnit\nou: people",
         f"dn: {GROUPS}\nobjectClass: organizationalUnit\nou: groups",
         f"dn: ou=services,{BASE_DN}\nobjectClass: organizationalUnit\nou: services",
-        f"dn: {LOGIN}\nobjectClass: applicationProcess\nobjectClass: simpleSecurityObject\ncn: airis\n"
-        f"userPassword: {_hashed(password)}",
+        f"dn: {LOGIN}\nobjectClass: applicationProcess\nobjectClass: simpleSecurityObject\ncn: airis",
     )
-    for entry in entries:
-        yield f"{entry}\n\n"
+    yield "\n\n".join(entries) + f"\nuserPassword: {_hashed(password)}\n\n"
 
 
 def _stamps(name: str, at: datetime) -> list[str]:
@@ -259,13 +268,20 @@ def _hashed(password: str) -> str:
     return "{SSHA}" + base64.b64encode(digest + salt).decode()
 
 
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: also if this process is killed
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
-def _certificate(folder: Path) -> Path:
-    """Make a key and a certificate for 127.0.0.1 that vouches for itself."""
+def _certificate(folder: Path, names: Sequence[str]) -> Path:
+    """Make a key and a certificate that vouches for itself, unless they are there."""
+    path = folder / "certificate.pem"
+    if path.exists():
+        return path
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -283,7 +299,7 @@ def _certificate(folder: Path) -> Path:
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=30))
         .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            x509.SubjectAlternativeName([_name(one) for one in dict.fromkeys(("127.0.0.1", "localhost", *names))]),
             critical=False,
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -292,17 +308,28 @@ def _certificate(folder: Path) -> Path:
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
     (folder / "key.pem").chmod(0o600)
-    path = folder / "certificate.pem"
     path.write_bytes(certificate.public_bytes(pem))
     return path
+
+
+def _name(one: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(one))
+    except ValueError:
+        return x509.DNSName(one)
 
 
 def main() -> None:
     """Serve until asked to end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--folder", type=Path, help="for all files; a temporary one, deleted at the end, unless given")
+    parser.add_argument("--names", default="", help="more names for the certificate, separated by commas")
+    parser.add_argument("--password-file", type=Path)
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -310,12 +337,23 @@ def main() -> None:
         program("slapd")
     except FileNotFoundError as error:
         sys.exit(str(error))
-    with tempfile.TemporaryDirectory(prefix="slapd-") as temporary:
-        with Slapd(arguments.folder or Path(temporary), users=arguments.users, port=arguments.port) as slapd:
-            print(f"account {slapd.folder / 'account.json'}", flush=True)
-            print(f"ready {slapd.url}", flush=True)
-            slapd.process.wait()
-            sys.exit(f"slapd ended by itself with {slapd.process.returncode}")
+    password = arguments.password_file.read_text().strip() if arguments.password_file else ""
+    names = [name for name in arguments.names.split(",") if name]
+    with (
+        tempfile.TemporaryDirectory(prefix="slapd-") as temporary,
+        Slapd(
+            arguments.folder or Path(temporary),
+            users=arguments.users,
+            port=arguments.port,
+            host=arguments.host,
+            names=names,
+            password=password,
+        ) as slapd,
+    ):
+        print(f"account {slapd.folder / 'account.json'}", flush=True)
+        print(f"ready {slapd.url}", flush=True)
+        slapd.process.wait()
+        sys.exit(f"slapd ended by itself with {slapd.process.returncode}")
 
 
 if __name__ == "__main__":
