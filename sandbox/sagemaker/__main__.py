@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--history-until", type=seconds, default=0, metavar="ISO")
     parser.add_argument("--live-from", type=seconds, default=0, metavar="ISO")
     parser.add_argument("--ingest-delay-s", type=float, default=0)
+    parser.add_argument("--listing-lag-s", type=float, default=0)
     parser.add_argument("--now", type=seconds, metavar="ISO", help="a clock that stands still")
     options = vars(parser.parse_args())
     host, port = options.pop("host"), options.pop("port")

@@ -227,7 +227,7 @@ class Aws:
                 continue
             key = endpoint.name, series.namespace
             if key not in shown:
-                shown[key] = endpoint.listed and self.fleet.last_published(series) >= oldest
+                shown[key] = self.fleet.listed(series, oldest)
             if shown[key]:
                 rows.append(series)
         start = _resume(request.get("NextToken"), "metrics", "InvalidParameterValue")[0]

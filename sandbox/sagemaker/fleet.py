@@ -248,7 +248,8 @@ class Fleet:
     """Everything that exists, and what of it CloudWatch shows.
 
     Minutes of ``[history_from, history_until)`` are published, and those from ``live_from`` on once they are over and
-    ``ingest_delay_s`` has passed. All are Unix seconds; 0 for none.
+    ``ingest_delay_s`` has passed. All are Unix seconds; 0 for none. ListMetrics shows a series ``listing_lag_s`` after
+    its first point.
     """
 
     regions: list[str]
@@ -257,6 +258,7 @@ class Fleet:
     history_until: float = 0
     live_from: float = 0
     ingest_delay_s: float = 0
+    listing_lag_s: float = 0
     now: float | None = None
     incidents: list[Incident] = field(default_factory=list)
 
@@ -361,6 +363,11 @@ class Fleet:
             until = min(until, int(last // 60))
             if begin < until:
                 yield begin, until
+
+    def listed(self, series: Series, oldest: float) -> bool:
+        """Whether ListMetrics shows a series of whose points the newest must not be older than ``oldest``."""
+        young = self.clock() < series.endpoint.since(series.namespace) + self.listing_lag_s
+        return series.endpoint.listed and not young and self.last_published(series) >= oldest
 
     def last_published(self, series: Series) -> float:
         """When the newest published minute of a series began, Unix seconds."""
