@@ -504,40 +504,36 @@ class Store:
     ) -> list[SeriesCoverage]:
         """Where within ``[start, end)`` each series holds points, in whole steps of so many milliseconds."""
         table = db.points.c
+        bucket = (table.timestamp - table.timestamp % step).label("bucket")
         with self._reading() as connection:
             chosen = _series(connection, name, source, {})
             answer: list[SeriesCoverage] = []
             ids = list(chosen)
             for first in range(0, len(ids), _CHUNK):
-                bucket = (table.timestamp - table.timestamp % step).label("bucket")
-                buckets = (
-                    select(table.series_id, bucket, func.count().label("held"))
-                    .where(table.series_id.in_(ids[first : first + _CHUNK]))
-                    .where(table.timestamp >= start, table.timestamp < end)
-                    .group_by(table.series_id, bucket)
-                    .subquery()
+                wanted = and_(
+                    table.series_id.in_(ids[first : first + _CHUNK]), table.timestamp >= start, table.timestamp < end
                 )
-                # Consecutive buckets differ from their rank by the same: that names the stretch they are in.
-                rank = func.row_number().over(partition_by=buckets.c.series_id, order_by=buckets.c.bucket)
-                stretches = select(buckets, (buckets.c.bucket - step * rank).label("stretch")).subquery()
-                query = (
-                    select(
-                        stretches.c.series_id,
-                        func.min(stretches.c.bucket),
-                        func.max(stretches.c.bucket) + step,
-                        func.sum(stretches.c.held),
-                    )
-                    .group_by(stretches.c.series_id, stretches.c.stretch)
-                    .order_by(stretches.c.series_id, func.min(stretches.c.bucket))
+                totals = select(table.series_id, func.count(), func.max(bucket)).where(wanted).group_by(table.series_id)
+                # Where a stretch opens, with the bucket before it. Both run along the primary key and sort nothing.
+                before = func.lag(bucket).over(partition_by=table.series_id, order_by=table.timestamp)
+                buckets = select(table.series_id, bucket, before.label("before")).where(wanted).subquery()
+                opening = (
+                    select(buckets)
+                    .where(or_(buckets.c.before.is_(None), buckets.c.bucket - buckets.c.before > step))
+                    .order_by(buckets.c.series_id, buckets.c.bucket)
                 )
-                current = None
-                for series_id, opens, closes, held in connection.execute(query):
-                    if series_id != current:
-                        current = series_id
+                found: dict[int, list[list[int]]] = {}
+                for series_id, opens, closed in connection.execute(opening):
+                    windows = found.setdefault(series_id, [])
+                    if windows:
+                        windows[-1][1] = closed + step
+                    windows.append([opens, opens + step])
+                for series_id, held, last in connection.execute(totals):
+                    if windows := found.get(series_id, []):
+                        windows[-1][1] = last + step
                         ref = chosen[series_id]
-                        answer.append(SeriesCoverage(ref.source, ref.name, ref.tags, 0, []))
-                    answer[-1].points += held
-                    answer[-1].windows.append((opens, closes))
+                        ranges = [(opens, closes) for opens, closes in windows]
+                        answer.append(SeriesCoverage(ref.source, ref.name, ref.tags, held, ranges))
         return sorted(answer, key=_identity)
 
     def activity(self, *, start: int, end: int, step: int) -> list[SourceActivity]:
