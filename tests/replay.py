@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.ldap_peer import LdapPeer
+
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
@@ -53,7 +55,8 @@ class Case:
 
     def connections(self, url: str) -> dict[str, dict[str, Any]]:
         """Connection id to its fields, leading to ``url``."""
-        connections: dict[str, dict[str, Any]] = json.loads(self._connections.replace("{{url}}", url))
+        text = self._connections.replace("{{url}}", url).replace("{{address}}", url.partition("://")[2])
+        connections: dict[str, dict[str, Any]] = json.loads(text)
         return connections
 
 
@@ -135,6 +138,7 @@ class Replay:
 # A case's file → what serves it.
 PEERS: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
     "exchanges.json": lambda path: Replay(json.loads(path.read_text())),
+    "directory.ldif": LdapPeer,
 }
 
 

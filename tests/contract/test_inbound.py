@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
 from airflow_provider_airis.errors import AirisError, PartialError
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.records import Event, Metric, to_ms
+from airflow_provider_airis.records import Event, Metric, User, to_ms
 from tests.contract.peers import load, secrets
 from tests.replay import Case, Replay, cases
 
@@ -27,7 +27,7 @@ def operator(case: Case) -> Any:
     return load(BY_STEM[case.system].operator_class)(task_id="contract", **case.arguments)
 
 
-def collect(case: Case, connect: Any) -> tuple[list[Metric | Event], Any, Replay]:
+def collect(case: Case, connect: Any) -> tuple[list[Metric | Event | User], Any, Replay]:
     """The records of a case, read through a socket, with the operator that read them and the server."""
     reader, records = operator(case), []
     with case.serve() as server, time_machine.travel(case.now):
@@ -41,8 +41,10 @@ def collect(case: Case, connect: Any) -> tuple[list[Metric | Event], Any, Replay
     return records, reader, server
 
 
-def plain(records: list[Metric | Event]) -> list[dict[str, Any]]:
-    return [msgspec.to_builtins(record) for record in records]
+def plain(records: list[Metric | Event | User]) -> list[dict[str, Any]]:
+    found = [msgspec.to_builtins(record) for record in records]
+    # The time at which a user was read is the case's now, and a little.
+    return [{name: value for name, value in record.items() if name != "sync_timestamp"} for record in found]
 
 
 @pytest.mark.parametrize("stem", INBOUND)
@@ -75,6 +77,9 @@ def test_every_record_is_declared_and_inside_its_window(case, connect):
     units = {metric.name: metric.unit for metric in row.metrics}
     events = {event.event_type for event in row.events}
     for record in records:
+        if isinstance(record, User):
+            assert record.sync_timestamp >= to_ms(datetime.fromisoformat(case.now))
+            continue
         assert record.timestamp in window
         if isinstance(record, Metric):
             assert record.unit == units[record.name]
@@ -97,7 +102,7 @@ def test_a_case_reaches_the_hub_whole_and_again_changes_nothing(case, connect, a
                     assert secret not in str(failure.value)
             else:
                 summary = operator(case).execute({})
-                assert summary["points"] + summary["events"] == len(case.expected)
+                assert sum(summary.get(kind, 0) for kind in ("points", "events", "users")) == len(case.expected)
                 assert summary["rejected"] == 0
     stored = []
     with AirisHook() as hub:
@@ -105,9 +110,15 @@ def test_a_case_reaches_the_hub_whole_and_again_changes_nothing(case, connect, a
             for series in hub.query(name=name, source=source, start=start, end=end):
                 labels = {field: series[field] for field in ("source", "name", "unit", "tags")}
                 stored += [{**labels, "timestamp": at, "value": value} for at, value in series["points"]]
-    assert sorted(map(repr, map(_sorted, stored))) == sorted(
-        repr(_sorted(record)) for record in case.expected if "name" in record
-    )
+        stored += plain([_user(row) for row in hub.users(source=case.arguments.get("source", case.system))])
+    # A directory comes into force as a whole or not at all.
+    held = [row for row in case.expected if "name" in row or ("username" in row and not case.fails)]
+    assert sorted(map(repr, map(_sorted, stored))) == sorted(map(repr, map(_sorted, held)))
+
+
+def _user(row: dict[str, Any]) -> User:
+    assert row["active"]
+    return msgspec.convert({name: row[name] for name in User.__struct_fields__ if name in row}, User)
 
 
 def _sorted(record: dict[str, Any]) -> list[Any]:
