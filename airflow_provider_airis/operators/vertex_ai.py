@@ -13,6 +13,7 @@ from airflow.sdk import timezone
 from airflow_provider_airis.catalog import MetricSpec
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.operators.base import ToAirisOperator
+from airflow_provider_airis.planning import Reading
 from airflow_provider_airis.records import Event, Metric, Window, from_ms
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _PERIOD_S = 60
 # Cloud Monitoring keeps Google's metrics six weeks; a long read must not outgrow them on the way.
 _RETENTION = timedelta(weeks=6)
 _READING_TIME = timedelta(hours=1)
+# https://cloud.google.com/stackdriver/pricing: of the Monitoring API's reads, beyond a million free ones a month.
+_DOLLARS_A_SERIES = 0.5 / 1_000_000
 # Labels that are told by tags of another name.
 _NAMES = frozenset({"deployed_model_id", "endpoint_display_name", "model_display_name"})
 
@@ -121,6 +124,41 @@ class VertexAIToAirisOperator(ToAirisOperator):
                                     yield Metric(source, spec.name, value, spec.unit, tags, timestamp)
                 with self.part(f"{project}/{spec.name}"):
                     self._check_visible(metric_type, window, (delays or {}).get(metric_type, 0))
+
+    def plan(self, windows: Sequence[Window]) -> Iterator[Reading]:
+        """What each window would ask Cloud Monitoring for, from the series of the newest one.
+
+        Cloud Monitoring lists series only by returning them without points, which it counts as returned.
+        """
+        from airflow_provider_airis.hooks.vertex_ai import MAX_POINTS, VertexAIHook
+
+        wanted = [(spec.origin.replace(":", "/"), self._aligners(spec)) for spec in self._specs()]
+        series = calls = returned = 0
+        periods = (windows[0].end - windows[0].start) // (_PERIOD_S * 1000)
+        self.hook = VertexAIHook(self.gcp_conn_id, project_id=self.project_id or None)
+        with self.hook as hook:
+            for metric_type, aligners in wanted:
+                with self.part(f"{hook.project_id}/{metric_type}"):
+                    held = sum(1 for _ in hook.labels(metric_type, windows[-1], locations=self.locations))
+                    pages = max(1, -(-held * periods // MAX_POINTS))
+                    series += held * len(aligners)
+                    calls += pages * len(aligners)
+                    # A series that goes on on the next page is returned on both.
+                    returned += (held + pages - 1) * len(aligners)
+        for window in windows:
+            try:
+                _check_retention(window)
+            except PermanentError:
+                yield Reading(window)
+                continue
+            yield Reading(
+                window,
+                period_s=_PERIOD_S,
+                series=series,
+                points=series * periods,
+                calls=calls,
+                dollars=returned * _DOLLARS_A_SERIES,
+            )
 
     def summary(self) -> dict[str, Any]:
         """What was asked of Google: it bills the time series that its answers have, page by page."""
