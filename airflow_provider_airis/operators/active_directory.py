@@ -482,7 +482,8 @@ class _Reader:
 
     @property
     def _replicated(self) -> list[str]:
-        return [*self.wanted, "isDeleted"]
+        # A move changes the last two alone.
+        return [*self.wanted, "isDeleted", "name", "parentGUID"]
 
     def _dirsync(self, attributes: Sequence[str], cookie: bytes) -> bool:
         """Take note of who has changed since a cookie, and of the cookie behind them; or that it is not allowed."""
