@@ -156,6 +156,15 @@ def metrics(_: Path, stem: str | None) -> str:
     return "\n\n".join(parts)
 
 
+def dimensions(_: Path, stem: str | None) -> str:
+    """By what a system tells its series apart, and which metrics it keeps so."""
+    by: dict[str, list[str]] = {}
+    for metric in BY_STEM[stem or ""].metrics:
+        for names in metric.dimensions:
+            by.setdefault(names, []).append(f"`{metric.name}`")
+    return table(("Dimensions", "Metrics"), ((f"`{names}`", ", ".join(metrics)) for names, metrics in by.items()))
+
+
 def events(_: Path, stem: str | None) -> str:
     """The events of a system."""
     rows = [(f"`{event.event_type}`", event.description) for event in BY_STEM[stem or ""].events]
@@ -177,6 +186,7 @@ TABLES: dict[str, Callable[[Path, str | None], str]] = {
     "fields": fields,
     "options": options,
     "metrics": metrics,
+    "dimensions": dimensions,
     "events": events,
     "dags": dags,
 }
