@@ -77,6 +77,9 @@ class Replay:
         self.left = list(exchanges)
         self.unexpected: list[dict[str, Any]] = []
         self._lock = threading.Lock()
+        self._listen()
+
+    def _listen(self) -> None:
         replay = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -139,7 +142,15 @@ class Replay:
 PEERS: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
     "exchanges.json": lambda path: Replay(json.loads(path.read_text())),
     "directory.ldif": LdapPeer,
+    "grpc.json": lambda path: _grpc(json.loads(path.read_text())),
 }
+
+
+def _grpc(exchanges: list[dict[str, Any]]) -> Replay:
+    # Google's messages take seconds to import, so only those who serve them do.
+    from tests.grpc_replay import GrpcReplay
+
+    return GrpcReplay(exchanges)
 
 
 def _asks(wanted: dict[str, Any], request: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_airis.catalog import SYSTEMS, System
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from tests.contract.peers import Always, Silent, load, secrets, shared, typical
+from tests.contract.peers import Silent, always, load, secrets, shared, typical
 
 # (system, rule) → why its row is excused from that rule.
 EXCUSED = {
@@ -47,7 +47,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("system", "row"), REFUSALS)
 def test_what_a_peer_answers_is_passing_or_permanent(system, row, connect, caplog):
-    with Always(row["response"]) as server:
+    with always(system, row["response"]) as server:
         hook = opened(system, server.url, connect)
         with pytest.raises(KINDS[row["error"]]) as raised:
             hook.check()
@@ -95,7 +95,7 @@ def test_a_peer_that_is_not_there_is_said_so_and_may_come_back(system, connect):
 @each("pages")
 def test_a_cursor_that_never_ends_is_an_error(system, connect):
     row = shared(system, "endless.json")
-    with Always(row["response"]) as server:
+    with always(system, row["response"]) as server:
         hook = opened(system, server.url, connect)
         with pytest.raises(PermanentError, match=r"without an end|endless"):
             for _ in getattr(hook, row["reads"])():
