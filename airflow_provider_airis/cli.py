@@ -100,7 +100,8 @@ def _systems() -> int:
 
 
 def _plan_backfill(options: argparse.Namespace) -> int:
-    _prepare()
+    # What goes wrong is in the plan; a log beside it would break what reads --json.
+    _prepare("CRITICAL")
     from airflow_provider_airis.errors import AirisError
     from airflow_provider_airis.planning import plan
 
@@ -121,10 +122,10 @@ def _plan_backfill(options: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def _prepare() -> None:
+def _prepare(level: str = "ERROR") -> None:
     # As `airflow connections test` does: the metadata database is looked up only in this context.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", level)
 
 
 def _check(conn_id: str) -> int:
