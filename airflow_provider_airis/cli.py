@@ -25,6 +25,16 @@ Exit status 0: it works; 1: it does not, and the answer says why."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["hub"]:
+        return _hub(arguments[1:])
+    options = parser().parse_args(arguments)
+    if options.command == "plan-backfill":
+        return _plan_backfill(options)
+    return _systems() if options.command == "systems" else _check(options.conn_id)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes; those of ``hub`` are its own."""
     parser = argparse.ArgumentParser(
         prog="airis",
         description="AIRIS-MON with Apache Airflow: collects metrics and events into the hub, carries its alerts out.",
@@ -64,12 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--{name}", action="append", metavar=name.upper(), help="read only this one; may be given several times"
         )
     backfill.add_argument("--json", action="store_true", help="print the plan as JSON")
-    if arguments[:1] == ["hub"]:
-        return _hub(arguments[1:])
-    options = parser.parse_args(arguments)
-    if options.command == "plan-backfill":
-        return _plan_backfill(options)
-    return _systems() if options.command == "systems" else _check(options.conn_id)
+    return parser
 
 
 def _day(text: str) -> date:
