@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
+import shutil
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 REGION = "us-east-1"
+PROJECT = "airis-sandbox"
+USERS = 2000
 ENDPOINTS = 20
 HISTORY_DAYS = 2
 BUNDLES = [
@@ -39,6 +43,7 @@ class Peer:
     :param connections: from its address and the secrets, connection ids to fields.
     :param arguments: what it is given beside host and port; :func:`arguments` fills the braces in.
     :param settings: of its section of ``airflow.cfg``.
+    :param needs: a program that may not be there.
     """
 
     stem: str
@@ -47,6 +52,12 @@ class Peer:
     arguments: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     published: bool = False
+    needs: str | None = None
+
+    @property
+    def missing(self) -> bool:
+        """Whether this machine lacks the program that it needs."""
+        return self.needs is not None and shutil.which(self.needs, path=f"{os.environ['PATH']}:/usr/sbin") is None
 
     @property
     def module(self) -> str:
@@ -70,6 +81,38 @@ PEERS = (
         },
         arguments=("--endpoints", str(ENDPOINTS), "--regions", REGION, *_TIMES),
         settings={"schedule": "* * * * *", "delay_s": "10", "regions": REGION},
+    ),
+    Peer(
+        "vertex_ai",
+        8794,
+        lambda url, _made: {
+            "google_cloud_default": {
+                "conn_type": "google_cloud_platform",
+                "extra": json.dumps(
+                    {"project": PROJECT, "is_anonymous": True, "monitoring_endpoint": url, "aiplatform_endpoint": url}
+                ),
+            }
+        },
+        arguments=("--project", PROJECT, "--endpoints", "10", "--ingest-delay-s", "5", *_TIMES),
+        settings={"schedule": "* * * * *", "delay_s": "10"},
+    ),
+    Peer(
+        "active_directory",
+        8795,
+        lambda url, made: {
+            "ldap_default": {
+                "conn_type": "ldap",
+                "host": url,
+                "login": "cn=airis,ou=services,dc=example,dc=com",
+                "password": made["ldap_password"],
+                "extra": json.dumps({"ca_certs_file": f"{made['directory']}/active_directory/certificate.pem"}),
+            }
+        },
+        arguments=(
+            *("--users", str(USERS), "--folder", "{secrets}/active_directory", "--names", "active-directory"),
+            *("--password-file", "{secrets}/ldap_password"),
+        ),
+        needs="slapd",
     ),
     Peer(
         "slack",
@@ -152,7 +195,10 @@ def arguments(peer: Peer, **places: str) -> tuple[str, ...]:
 
 
 def generate_secrets(directory: Path) -> dict[str, str]:
-    """Generate the secrets that the directory lacks, a file each for the owner's eyes only; all by file name."""
+    """Generate the secrets that the directory lacks, a file each for the owner's eyes only.
+
+    :return: all of them by file name, and ``directory``.
+    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     made: dict[str, str] = {}
 
@@ -166,7 +212,10 @@ def generate_secrets(directory: Path) -> dict[str, str]:
     secret("fernet_key", lambda: urlsafe_b64encode(secrets.token_bytes(32)).decode())
     secret("pagerduty_key", lambda: secrets.token_hex(16))
     secret("slack_token", lambda: f"xoxb-{secrets.token_urlsafe(32)}")
-    for name in ("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jwt_secret", "postgres_password"):
+    for name in (
+        *("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jwt_secret", "ldap_password"),
+        "postgres_password",
+    ):
         secret(name, lambda: secrets.token_urlsafe(48))
     secret("sql_alchemy_conn", lambda: f"postgresql+psycopg2://airflow:{made['postgres_password']}@postgres/airflow")
     tokens = {"airflow": ("hub_token", []), "admin": ("hub_admin_token", ["admin"])}
@@ -179,7 +228,7 @@ def generate_secrets(directory: Path) -> dict[str, str]:
             }
         ),
     )
-    return made
+    return made | {"directory": str(directory)}
 
 
 def connections(

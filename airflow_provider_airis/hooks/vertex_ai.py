@@ -50,7 +50,8 @@ class VertexAIHook(BaseHook):
 
     Credentials, project and impersonation are the Google provider's connection. Its extra may have
     ``monitoring_endpoint`` and ``aiplatform_endpoint``, which are called in place of Google's public ones: a host, or
-    ``http://127.0.0.1:<port>``. Without TLS, and then without credentials, only a loopback address is called.
+    ``http://127.0.0.1:<port>``. Without TLS no credentials are sent, and unless the connection is anonymous
+    (``is_anonymous``) only a loopback address is called.
 
     :param gcp_conn_id: connection of type ``google_cloud_platform``.
     :param project_id: project to read; the connection's if None.
@@ -226,7 +227,7 @@ class VertexAIHook(BaseHook):
         if not url.hostname or url.scheme not in ("http", "https"):
             raise PermanentError(f"{extra} of connection {self.gcp_conn_id!r} is neither a host nor a URL: {address}")
         insecure = url.scheme == "http"
-        if insecure and url.hostname not in _LOOPBACK:
+        if insecure and url.hostname not in _LOOPBACK and not self._google.extras.get("is_anonymous"):
             raise PermanentError(
                 f"{extra} of connection {self.gcp_conn_id!r} is {address}: "
                 f"only a loopback address is called without TLS"

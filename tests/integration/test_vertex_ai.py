@@ -225,7 +225,10 @@ def test_what_google_has_deleted_or_does_not_have_is_told(control: httpx2.Client
 @pytest.mark.parametrize(
     ("extra", "told"),
     [
-        ({"monitoring_endpoint": "http://monitoring.example.com"}, "only a loopback address is called without TLS"),
+        (
+            {"monitoring_endpoint": "http://monitoring.example.com", "is_anonymous": False},
+            "only a loopback address is called without TLS",
+        ),
         ({"monitoring_endpoint": "ftp://127.0.0.1"}, "is neither a host nor a URL"),
         ({"project": ""}, "No Google project: give project_id"),
         ({"is_anonymous": False, "keyfile_dict": "{"}, "Invalid"),
@@ -234,6 +237,6 @@ def test_what_google_has_deleted_or_does_not_have_is_told(control: httpx2.Client
 def test_a_connection_that_cannot_work_says_why(connect: Callable[..., str], extra: dict[str, Any], told: str):
     given = {"is_anonymous": True, "project": "airis-sandbox", **extra}
     connect("google_cloud_default", conn_type="google_cloud_platform", extra=given)
-    works, said = VertexAIHook().test_connection()
+    works, said = VertexAIHook(project_id=given["project"] or None).test_connection()
     assert not works
     assert told in said
