@@ -105,8 +105,11 @@ class VertexAIToAirisOperator(ToAirisOperator):
                 return
             # Seconds until a point is visible for certain; None if that could not be read.
             delays: dict[str, int] | None = None
-            with self.part(f"{project}/ListMetricDescriptors"):
+            try:
                 delays = {found.type: _visible_after(found.metadata) for found in hook.metric_descriptors()}
+            except PermanentError as error:
+                # One that passes fails the task: every call that follows would wait as long, in vain.
+                self.failures[f"{project}/ListMetricDescriptors"] = error
             names = self._names(hook, window, delays)
             for spec, metric_type, aligners in wanted:
                 if delays is not None and metric_type not in delays:

@@ -199,6 +199,25 @@ def test_a_quota_that_is_used_up_for_a_moment_is_waited_out(control: httpx2.Clie
     assert not operator.failures
 
 
+def test_an_outage_of_theirs_fails_the_task_before_every_metric_has_waited_for_it(
+    control: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(vertex_ai, "_wait", lambda _: 0)
+    control.post("refusals", json={"code": "UNAVAILABLE"})
+    with pytest.raises(RetryableError, match=r"ListMetricDescriptors of project airis-sandbox .* UNAVAILABLE"):
+        collected(END - 10 * MINUTE, END)
+    assert control.get("calls").json() == {"ListMetricDescriptors": 5}
+
+
+def test_without_the_descriptors_everything_is_read_and_the_missing_right_is_named(control: httpx2.Client):
+    control.post("refusals", json={"method": "ListMetricDescriptors"})
+    points, operator = collected(END - 10 * MINUTE, END, metrics=FEW)
+    assert points == truth(control, END - 10 * MINUTE, END, FEW)
+    [(part, error)] = operator.failures.items()
+    assert part == "airis-sandbox/ListMetricDescriptors"
+    assert "lacks the permission monitoring.metricDescriptors.list (role roles/monitoring.viewer)" in str(error)
+
+
 def test_points_that_are_not_visible_yet_are_not_lost_in_silence(control: httpx2.Client):
     """The newest minute is over, but Google shows it up to seven minutes later."""
     now = datetime.now(UTC)
