@@ -6,11 +6,13 @@ See https://prometheus.io/docs/alerting/latest/configuration/. Imports no Airflo
 from __future__ import annotations
 
 from airflow_provider_airis.routes.config import RoutesError
+from airflow_provider_airis.routes.groups import Flush, Group, LogKey, Sent, Shown, decide, groups, plan
 from airflow_provider_airis.routes.matching import InhibitRule, Matcher, Silence, labels, parse_matchers
 from airflow_provider_airis.routes.times import TimeInterval, format_duration, parse_duration
 from airflow_provider_airis.routes.tree import Integration, Problem, Receiver, Route, Routes, default_text
 
 __all__ = [
-    "InhibitRule", "Integration", "Matcher", "Problem", "Receiver", "Route", "Routes", "RoutesError", "Silence",
-    "TimeInterval", "default_text", "format_duration", "labels", "parse_duration", "parse_matchers",
+    "Flush", "Group", "InhibitRule", "Integration", "LogKey", "Matcher", "Problem", "Receiver", "Route", "Routes",
+    "RoutesError", "Sent", "Shown", "Silence", "TimeInterval", "decide", "default_text", "format_duration", "groups",
+    "labels", "parse_duration", "parse_matchers", "plan",
 ]  # fmt: skip

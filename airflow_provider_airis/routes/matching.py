@@ -15,7 +15,8 @@ Operator = Literal["=", "!=", "=~", "!~"]
 
 # Longest first: "=~" is not "=" and a value that begins with "~".
 OPERATORS: tuple[Operator, ...] = ("=~", "!~", "!=", "=")
-_NAME = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*|"(?:[^"\\]|\\.)*"', re.DOTALL)
+_WORD = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_NAME = re.compile(rf'{_WORD.pattern}|"(?:[^"\\]|\\.)*"', re.DOTALL)
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s{}!=~,\\"\'`]+', re.DOTALL)
 _ESCAPE = re.compile(r'\\([n"\\])')
 _FLAGS = re.compile(r"\(\?([a-zA-Z]*)(-[a-zA-Z]*)?([:)])")
@@ -48,6 +49,11 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
+def label_name(name: str) -> str:
+    """A label's name as matchers and keys have it: in double quotes, unless it is a plain word."""
+    return name if _WORD.fullmatch(name) else quoted(name)
+
+
 @dataclass(frozen=True, order=True)
 class Matcher:
     """A condition on one label. A label that an alert does not have is the empty string.
@@ -75,7 +81,7 @@ class Matcher:
         return equal is not self.operator.startswith("!")
 
     def __str__(self) -> str:
-        return f"{self.name}{self.operator}{quoted(self.value)}"
+        return f"{label_name(self.name)}{self.operator}{quoted(self.value)}"
 
 
 def match_all(matchers: Iterable[Matcher], labels: Labels) -> bool:

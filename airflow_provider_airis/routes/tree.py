@@ -11,7 +11,7 @@ from typing import get_args
 
 from airflow_provider_airis.catalog import SYSTEMS
 from airflow_provider_airis.records import AlertSeverity
-from airflow_provider_airis.routes.matching import InhibitRule, Labels, Matcher, match_all, quoted
+from airflow_provider_airis.routes.matching import InhibitRule, Labels, Matcher, label_name, match_all, quoted
 from airflow_provider_airis.routes.times import TimeInterval, format_duration
 
 ALL = "..."
@@ -82,7 +82,7 @@ class Route:
 
     def group_key(self, labels: Labels) -> str:
         """What names an alert's group: the route's key and the group's labels, as Alertmanager writes them."""
-        inside = ", ".join(f"{name}={quoted(value)}" for name, value in self.group_labels(labels).items())
+        inside = ", ".join(f"{label_name(name)}={quoted(value)}" for name, value in self.group_labels(labels).items())
         return f"{self.key}:{{{inside}}}"
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Route]]:
