@@ -30,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.command == "plan-backfill":
         return _plan_backfill(options)
+    if options.command == "routes":
+        from airflow_provider_airis.routes.command import check_file, follow_alert
+
+        return check_file(options.file) if options.action == "check" else follow_alert(options)
     return _systems() if options.command == "systems" else _check(options.conn_id)
 
 
@@ -58,6 +62,31 @@ def parser() -> argparse.ArgumentParser:
         default=BY_STEM["airis"].default_conn_id,
         help="id of the connection (default: %(default)s)",
     )
+    routes = commands.add_parser(
+        "routes", help="check a routing file, and whom an alert reaches", description="Routing files of alerts."
+    ).add_subparsers(dest="action", metavar="ACTION", required=True)
+    tree = routes.add_parser(
+        "check",
+        help="print the tree of a routing file, or all that is wrong with it",
+        description="Exit status 0: the file is right; 1: it is not, and every mistake is printed with its line.",
+    )
+    reached = routes.add_parser(
+        "test",
+        help="print the receivers that an alert reaches, each with its group",
+        description="Follows an alert through a routing file. Exit status 1: the file is wrong.",
+    )
+    for action in (tree, reached):
+        action.add_argument("file", metavar="FILE", help="the routing file, YAML")
+    reached.add_argument(
+        "--alert",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=_label,
+        metavar="LABEL=VALUE",
+        help="the alert's labels: alertname=x severity=critical model_id=y, and its tags",
+    )
+    reached.add_argument("--json", action="store_true", help="print the answer as JSON")
     backfill = commands.add_parser(
         "plan-backfill",
         help="what a backfill would read and cost, before it does",
@@ -82,6 +111,13 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a day like 2026-11-01") from None
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no label like severity=critical")
+    return name, value
 
 
 def _hub(arguments: list[str]) -> int:

@@ -172,8 +172,8 @@ def decide(
 
     A group begins with the first alert of which nothing was sent, and is sent ``group_wait`` after that has fired.
     While one that was sent is not resolved, the next moments to send are whole ``group_interval`` later: at the first
-    of them after something has changed, and else at the first that is ``repeat_interval`` later, if an alert is firing
-    that nobody has acknowledged.
+    of them after something has changed, and else at the first that is ``repeat_interval`` later, if one that was sent
+    is firing and nobody has acknowledged it.
 
     :param sent: what the log has of ``group.key``.
     :param now: Unix ms.
@@ -185,7 +185,7 @@ def decide(
     held = held or {}
     members: list[Alert] = []
     carried: dict[str, Shown] = {}
-    since, ends, resolved, begun = [], [], set(), False
+    since, ends, resolved, begun, firing = [], [], set(), False, False
     for alert in group.alerts:
         last = shown.get(alert.id)
         told = last is not None and last.status != RESOLVED
@@ -199,11 +199,12 @@ def decide(
             resolved.add(alert.id)
         else:
             members.append(alert)
+            firing = firing or (told and alert.status == "firing")
             if last is None:
                 since.append(alert.timestamp)
             elif alert.updated_at >= last.at and (alert.status, alert.updated_at) != (last.status, last.at):
                 since.append(alert.updated_at)
-    due = _due(group.route, sent if begun else None, since, any(alert.status == "firing" for alert in members))
+    due = _due(group.route, sent if begun else None, since, firing)
     if due is not None and due <= now and not muted:
         alerts = tuple(members)
         entry = Sent(now, carried | {alert.id: _newest(alert, shown.get(alert.id)) for alert in alerts})
@@ -218,7 +219,7 @@ def decide(
 
 
 def _due(route: Route, sent: Sent | None, since: Collection[int], firing: bool) -> int | None:
-    """When a group is to be sent that has had something to say since then; ``sent`` is None if it has not begun."""
+    """When a group is to be sent that has had something to say since then; ``sent`` is None before it begins."""
     if sent is None:
         return min(since) + route.group_wait if since else None
     waits = [at - sent.at for at in since] + [route.repeat_interval] * firing
