@@ -621,7 +621,10 @@ def _generalized(value: str | None) -> int | None:
     """Unix ms of ``20261123060000Z`` or ``20261123060000.0Z``."""
     if value is None or len(value) < 15 or not value[:14].isdecimal():
         return None
-    return to_ms(datetime.strptime(value[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC))
+    try:
+        return to_ms(datetime.fromisoformat(f"{value[:8]}T{value[8:14]}+00:00"))
+    except ValueError:
+        return None
 
 
 def _int(value: str | None) -> int | None:
