@@ -12,6 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks import vertex_ai
@@ -20,6 +22,7 @@ from airflow_provider_airis.hooks.vertex_ai import VertexAIHook
 from airflow_provider_airis.operators.vertex_ai import VertexAIToAirisOperator
 from airflow_provider_airis.records import Event, Metric, to_ms
 from sandbox.process import Server
+from tests.replay import Replay
 
 END = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
 HOUR = timedelta(hours=1)
@@ -250,7 +253,7 @@ def test_what_google_has_deleted_or_does_not_have_is_told(control: httpx2.Client
         ),
         ({"monitoring_endpoint": "ftp://127.0.0.1"}, "is neither a host nor a URL"),
         ({"project": ""}, "No Google project: give project_id"),
-        ({"is_anonymous": False, "keyfile_dict": "{"}, "Invalid"),
+        ({"is_anonymous": False, "keyfile_dict": "{"}, "gave no access token: Invalid key JSON"),
     ],
 )
 def test_a_connection_that_cannot_work_says_why(connect: Callable[..., str], extra: dict[str, Any], told: str):
@@ -259,3 +262,22 @@ def test_a_connection_that_cannot_work_says_why(connect: Callable[..., str], ext
     works, said = VertexAIHook(project_id=given["project"] or None).test_connection()
     assert not works
     assert told in said
+
+
+def test_a_key_that_is_not_taken_needs_somebody_and_a_token_service_that_is_down_passes(connect: Callable[..., str]):
+    pem = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key = {
+        "type": "service_account",
+        "client_email": "airis@fraud-production.iam.gserviceaccount.com",
+        "private_key": pem.decode(),
+    }
+    refusal = {"status": 400, "json": {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}}
+    exchange = {"request": {"method": "POST", "path": "/token"}, "response": refusal}
+    with Replay([exchange]) as server:
+        extra = {"project": "fraud-production", "keyfile_dict": key | {"token_uri": f"{server.url}/token"}}
+        connect("google_cloud_default", conn_type="google_cloud_platform", extra=extra)
+        with pytest.raises(PermanentError, match=r"invalid_grant: Invalid JWT Signature.*renew the key") as refused:
+            VertexAIHook().check()
+    with pytest.raises(RetryableError, match="gave no access token") as down:
+        VertexAIHook(timeout=2).check()
+    assert key["private_key"] not in str(refused.value) + str(down.value)
