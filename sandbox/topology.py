@@ -138,6 +138,28 @@ PEERS = (
         },
         published=True,
     ),
+    Peer(
+        "webhook",
+        8796,
+        lambda url, made: {
+            "webhook_default": {"conn_type": "webhook", "host": f"{url}/alerts", "password": made["webhook_secret"]}
+        },
+        arguments=("--secret-file", "{secrets}/webhook_secret"),
+        published=True,
+    ),
+    Peer(
+        "teams",
+        8797,
+        lambda url, made: {
+            "teams_default": {
+                "conn_type": "teams",
+                "host": url,
+                "password": "/workflows/sandbox/triggers/manual/paths/invoke?api-version=1&sig="
+                + made["teams_signature"],
+            }
+        },
+        published=True,
+    ),
 )
 
 
@@ -214,7 +236,7 @@ def generate_secrets(directory: Path) -> dict[str, str]:
     secret("slack_token", lambda: f"xoxb-{secrets.token_urlsafe(32)}")
     for name in (
         *("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jwt_secret", "ldap_password"),
-        "postgres_password",
+        *("postgres_password", "teams_signature", "webhook_secret"),
     ):
         secret(name, lambda: secrets.token_urlsafe(48))
     secret("sql_alchemy_conn", lambda: f"postgresql+psycopg2://airflow:{made['postgres_password']}@postgres/airflow")

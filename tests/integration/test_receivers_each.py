@@ -1,0 +1,275 @@
+"""What every receiver must show of an alert, whatever happens on the way: a real hub, the operators, the stand-ins.
+
+Slack and PagerDuty, which came first, have theirs in test_receivers.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.errors import RetryableError
+from airflow_provider_airis.hooks.airis import AirisHook
+from airflow_provider_airis.records import Notification
+from sandbox.process import serve
+from tests.contract.peers import load
+
+SECRET = "s3cret-that-nobody-may-see-anywhere-12345"
+TEAMS_URL = f"/workflows/sandbox/triggers/manual/paths/invoke?api-version=1&sp=%2Ftriggers&sv=1.0&sig={SECRET}"
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """How a system is reached, and what its stand-in lists.
+
+    :param fields: of its connection, from the stand-in's address.
+    :param call: the request that shows an alert first, for scripted failures.
+    :param life: the kinds of requests of an alert that fires, is acknowledged and resolved.
+    :param lost: the kinds after a first try whose answers were lost, and a second one.
+    :param refusal: an answer that no retry mends, and ``says``, what the task then tells.
+    :param attempts: how often a try asks, if the receiver fails.
+    """
+
+    stem: str
+    fields: Callable[[str], dict[str, Any]]
+    call: str
+    life: list[str]
+    lost: list[str]
+    refusal: dict[str, Any]
+    says: str
+    conn_id: str = ""
+    target: str = ""
+    arguments: tuple[str, ...] = ()
+    attempts: int = 1
+
+
+RECEIVERS = [
+    Receiver(
+        "webhook",
+        lambda url: {"host": f"{url}/alerts", "password": SECRET},
+        call="post",
+        life=["fired", "acknowledged", "resolved"],
+        lost=["fired", "fired", "fired"],
+        refusal={"status": 401, "json": {"error": "the signature is wrong or old"}},
+        says="401 Unauthorized (the signature is wrong or old)",
+        arguments=("--secret-file", "{folder}/secret"),
+        attempts=2,
+    ),
+    Receiver(
+        "teams",
+        lambda url: {"password": f"{url}{TEAMS_URL}"},
+        call="post",
+        life=["card", "card", "card"],
+        lost=["card", "card"],
+        refusal={"status": 404, "json": {"error": {"code": "WorkflowNotFound", "message": "It could not be found."}}},
+        says="WorkflowNotFound: It could not be found.): the workflow is deleted or turned off",
+    ),
+]
+each = pytest.mark.parametrize("receiver", RECEIVERS, ids=lambda receiver: receiver.stem)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The stand-ins' addresses."""
+    folder = tmp_path_factory.mktemp("receivers")
+    (folder / "secret").write_text(SECRET)
+    commands = {
+        receiver.stem: (f"sandbox.{receiver.stem}", *(word.format(folder=folder) for word in receiver.arguments))
+        for receiver in RECEIVERS
+    }
+    with serve(commands) as running:
+        yield {stem: server.url for stem, server in running.items()}
+
+
+class Side:
+    """One receiver's side: its operator, and what its stand-in was asked."""
+
+    def __init__(self, receiver: Receiver, url: str, connect: Callable[..., str]) -> None:
+        self.row = BY_STEM[receiver.stem]
+        self.url, self.call = url, receiver.call
+        self.target = receiver.target or self.row.default_conn_id
+        connect(self.row.default_conn_id, conn_type=self.row.connection_type, **receiver.fields(url))
+
+    def deliver(self, alert_id: str, *, tries: int = 1) -> dict[str, Any]:
+        task = load(self.row.operator_class)(task_id=self.row.stem, alert_id=alert_id, target=self.target)
+        return task.execute({"ti": SimpleNamespace(try_number=tries, max_tries=3)})
+
+    def seen(self, alert_id: str) -> list[dict[str, Any]]:
+        requests = httpx2.get(f"{self.url}/_sandbox/requests").json()
+        return [request for request in requests if alert_id in json.dumps(request)]
+
+    def kinds(self, alert_id: str) -> list[str]:
+        return [request["kind"] for request in self.seen(alert_id)]
+
+    def fault(self, call: str = "", **what: Any) -> None:
+        body = {"call": call or self.call, **what}
+        httpx2.post(f"{self.url}/_sandbox/faults", json=body).raise_for_status()
+
+
+@pytest.fixture
+def side(receiver: Receiver, servers: dict[str, str], airis: str, connect: Callable[..., str]) -> Side:
+    return Side(receiver, servers[receiver.stem], connect)
+
+
+@pytest.fixture
+def fire(hub: Any, airis: str, request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Raises an alert at the hub and returns its id."""
+
+    def fire(**fields: Any) -> str:
+        body = {"name": "Latency is high", "severity": "critical", "fingerprint": request.node.nodeid, **fields}
+        answer = httpx2.post(f"{hub.url}/api/v1/alerts", json=body, headers={"Authorization": f"Bearer {hub.token}"})
+        assert answer.is_success, answer.text
+        return str(answer.json()["id"])
+
+    return fire
+
+
+def ledger(alert_id: str) -> list[Notification]:
+    with AirisHook() as hub:
+        return hub.alert(alert_id).notifications
+
+
+def reported(hub: Any, alert_id: str) -> list[dict[str, Any]]:
+    """The hub's events of deliveries of this alert that have failed."""
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    answer = httpx2.get(f"{hub.url}/api/v1/events", params={"event_type": "notification_failed"}, headers=headers)
+    return [event for event in answer.json()["events"] if event["data"]["alert_id"] == alert_id]
+
+
+@each
+def test_an_alert_is_shown_from_firing_to_resolved(receiver, side, fire):
+    alert_id = fire(model_id="fraud", environment="production", description="p90 over 2 s")
+    first = side.deliver(alert_id)["reference"]
+    assert first
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+        side.deliver(alert_id)
+        hub.resolve(alert_id)
+        assert side.deliver(alert_id)["status"] == "resolved"
+    assert side.kinds(alert_id) == receiver.life
+    assert "ada" in json.dumps(side.seen(alert_id))
+    assert [(n.channel, n.target, n.status) for n in ledger(alert_id)] == [(receiver.stem, side.target, "resolved")]
+
+
+@each
+def test_delivering_again_sends_nothing_more(receiver, side, fire):
+    alert_id = fire()
+    for _ in range(3):
+        side.deliver(alert_id)
+    assert side.kinds(alert_id) == receiver.life[:1]
+
+
+@each
+def test_a_change_of_severity_is_shown(receiver, side, fire):
+    alert_id = fire(severity="low")
+    side.deliver(alert_id)
+    assert fire(severity="critical") == alert_id
+    side.deliver(alert_id)
+    assert len(side.seen(alert_id)) == 2
+    assert "critical" in json.dumps(side.seen(alert_id)[1]).lower()
+
+
+@each
+def test_what_was_resolved_before_anybody_heard_of_it_is_not_sent(receiver, side, fire):
+    alert_id = fire()
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    assert side.deliver(alert_id)["reference"] is None
+    assert side.seen(alert_id) == []
+
+
+@each
+def test_after_an_answer_that_was_lost_a_repetition_is_none_or_known_as_such(receiver, side, fire):
+    alert_id = fire()
+    side.fault(status=503, applied=True, times=receiver.attempts)
+    with pytest.raises(RetryableError):
+        side.deliver(alert_id)
+    side.deliver(alert_id, tries=2)
+    assert side.kinds(alert_id) == receiver.lost
+    assert [n.status for n in ledger(alert_id)] == ["firing"]
+
+
+@each
+def test_a_rate_limit_is_waited_for(receiver, side, fire):
+    alert_id = fire()
+    side.fault(status=429, headers={"Retry-After": "0"})
+    side.deliver(alert_id)
+    assert side.kinds(alert_id) == receiver.life[:1]
+
+
+@each
+def test_a_refusal_fails_the_task_for_good_and_is_reported(receiver, side, fire, hub, caplog):
+    alert_id = fire()
+    side.fault(**receiver.refusal)
+    with pytest.raises(AirflowFailException) as failure:
+        side.deliver(alert_id)
+    assert receiver.says in str(failure.value)
+    (event,) = reported(hub, alert_id)
+    assert event["data"]["target"] == side.target
+    assert SECRET not in str(failure.value) + caplog.text + json.dumps(event)
+    assert urlsplit(TEAMS_URL).path not in str(failure.value) + caplog.text + json.dumps(event)
+    assert ledger(alert_id)[0].status == "failed"
+    side.deliver(alert_id)
+    assert ledger(alert_id)[0].status == "firing"
+
+
+@each
+def test_an_error_that_passes_is_left_to_airflow_and_reported_only_at_the_last_try(receiver, side, fire, hub):
+    alert_id = fire()
+    side.fault(status=500, times=2 * receiver.attempts)
+    with pytest.raises(RetryableError):
+        side.deliver(alert_id)
+    assert reported(hub, alert_id) == []
+    with pytest.raises(RetryableError):
+        side.deliver(alert_id, tries=4)
+    assert len(reported(hub, alert_id)) == 1
+
+
+def one(stem: str) -> Any:
+    return pytest.mark.parametrize("receiver", [r for r in RECEIVERS if r.stem == stem], ids=[stem])
+
+
+@one("webhook")
+def test_a_webhook_is_known_again_by_its_key(receiver, side, fire):
+    alert_id = fire()
+    side.fault(status=503, applied=True)
+    side.deliver(alert_id)
+    first, second = side.seen(alert_id)
+    assert (first["repeated"], second["repeated"]) == (False, True)
+    assert first["alert"] == second["alert"]
+    assert first["key"] == f"airis-mon-{alert_id}-{first['alert']['updated_at']}"
+
+
+@one("teams")
+def test_over_four_cards_a_second_wait_their_turn(receiver, side, fire):
+    alerts = [fire(fingerprint=f"burst-{number}") for number in range(6)]
+    httpx2.post(f"{side.url}/_sandbox/limit", json={"on": True}).raise_for_status()
+    try:
+        for alert_id in alerts:
+            side.deliver(alert_id)
+    finally:
+        httpx2.post(f"{side.url}/_sandbox/limit", json={"on": False}).raise_for_status()
+    assert [side.kinds(alert_id) for alert_id in alerts] == [["card"]] * 6
+
+
+@one("teams")
+def test_a_later_card_names_the_first(receiver, side, fire):
+    alert_id = fire()
+    first = side.deliver(alert_id)["reference"]
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    assert side.deliver(alert_id)["reference"] == first
+    cards = [request["card"] for request in side.seen(alert_id)]
+    told = [json.dumps(card["body"]) for card in cards]
+    assert "Follows the card of" not in told[0]
+    assert first in told[1]
+    assert "Resolved: CRITICAL Alert" in told[1]
