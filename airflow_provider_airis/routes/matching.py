@@ -54,7 +54,7 @@ def label_name(name: str) -> str:
     return name if _WORD.fullmatch(name) else quoted(name)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Matcher:
     """A condition on one label. A label that an alert does not have is the empty string.
 

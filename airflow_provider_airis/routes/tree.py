@@ -94,7 +94,9 @@ class Route:
 
 def route_key(parent: str, matchers: Iterable[Matcher]) -> str:
     """A route's key, from its parent's; the root's parent is the empty one."""
-    inside = ",".join(map(str, sorted(matchers)))
+    inside = ",".join(
+        map(str, sorted(matchers, key=lambda one: (one.name, one.value, ("=", "!=", "=~", "!~").index(one.operator))))
+    )
     return f"{parent}/{{{inside}}}" if parent else "{}"
 
 
