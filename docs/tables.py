@@ -93,7 +93,8 @@ def connections(page: Path, _: str | None) -> str:
                 f"`{s.connection_type}`",
                 f"`{s.default_conn_id}`",
                 f"`{s.stem}`" if s.requires else "none",
-                ", ".join(re.split(r"[<>=]", wanted)[0] for wanted in s.requires) or "this provider",
+                ", ".join(re.split(r"[<>=]", wanted)[0] for wanted in s.requires)
+                or ("this provider" if s.form else "Apache Airflow"),
             )
             for s in SYSTEMS
         ),

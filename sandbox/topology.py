@@ -15,6 +15,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 REGION = "us-east-1"
 PROJECT = "airis-sandbox"
@@ -160,6 +161,24 @@ PEERS = (
         },
         published=True,
     ),
+    Peer(
+        "email",
+        8798,
+        lambda url, made: {
+            "smtp_default": {
+                "conn_type": "smtp",
+                "host": urlsplit(url).hostname or "",
+                "port": str(urlsplit(url).port),
+                "login": "airis",
+                "password": made["smtp_password"],
+                # STARTTLS, with a certificate that nobody vouches for.
+                "extra": json.dumps(
+                    {"from_email": "AIRIS-MON <airis@example.com>", "disable_ssl": True, "ssl_context": "none"}
+                ),
+            }
+        },
+        arguments=("--password-file", "{secrets}/smtp_password"),
+    ),
 )
 
 
@@ -236,7 +255,7 @@ def generate_secrets(directory: Path) -> dict[str, str]:
     secret("slack_token", lambda: f"xoxb-{secrets.token_urlsafe(32)}")
     for name in (
         *("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jwt_secret", "ldap_password"),
-        *("postgres_password", "teams_signature", "webhook_secret"),
+        *("postgres_password", "smtp_password", "teams_signature", "webhook_secret"),
     ):
         secret(name, lambda: secrets.token_urlsafe(48))
     secret("sql_alchemy_conn", lambda: f"postgresql+psycopg2://airflow:{made['postgres_password']}@postgres/airflow")

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.ldap_peer import LdapPeer
+from tests.smtp_peer import SmtpPeer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -142,6 +143,7 @@ class Replay:
 PEERS: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
     "exchanges.json": lambda path: Replay(json.loads(path.read_text())),
     "directory.ldif": LdapPeer,
+    "smtp.json": SmtpPeer,
     "grpc.json": lambda path: _grpc(json.loads(path.read_text())),
 }
 

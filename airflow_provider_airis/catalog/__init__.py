@@ -9,6 +9,7 @@ from __future__ import annotations
 from airflow_provider_airis.catalog import (
     active_directory,
     airis,
+    email,
     pagerduty,
     sagemaker,
     slack,
@@ -28,6 +29,7 @@ SYSTEMS: tuple[System, ...] = (
     slack.ROW,
     pagerduty.ROW,
     teams.ROW,
+    email.ROW,
     webhook.ROW,
 )
 

@@ -26,6 +26,7 @@ EXCUSED = {
     ("webhook", "hangs"): "likewise",
     ("webhook", "unreachable"): "likewise",
     ("webhook", "pages"): "a receiver has no pages",
+    ("email", "pages"): "SMTP has no pages",
     ("slack", "pages"): "posting and updating have no pages, and the look-up of a message reads one",
 }
 KINDS = {"retryable": RetryableError, "permanent": PermanentError}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +36,8 @@ class Receiver:
     :param life: the kinds of requests of an alert that fires, is acknowledged and resolved.
     :param lost: the kinds after a first try whose answers were lost, and a second one.
     :param refusal: an answer that no retry mends, and ``says``, what the task then tells.
-    :param attempts: how often a try asks, if the receiver fails.
+    :param fails: an error that passes; ``limit``, the answer to one request too many.
+    :param attempts: how often a try asks if the receiver fails; ``unanswered``, if its answers are lost.
     """
 
     stem: str
@@ -49,7 +50,10 @@ class Receiver:
     conn_id: str = ""
     target: str = ""
     arguments: tuple[str, ...] = ()
+    fails: dict[str, Any] = field(default_factory=lambda: {"status": 500})
+    limit: dict[str, Any] = field(default_factory=lambda: {"status": 429, "headers": {"Retry-After": "0"}})
     attempts: int = 1
+    unanswered: int = 1
 
 
 RECEIVERS = [
@@ -63,6 +67,7 @@ RECEIVERS = [
         says="401 Unauthorized (the signature is wrong or old)",
         arguments=("--secret-file", "{folder}/secret"),
         attempts=2,
+        unanswered=2,
     ),
     Receiver(
         "teams",
@@ -72,6 +77,26 @@ RECEIVERS = [
         lost=["card", "card"],
         refusal={"status": 404, "json": {"error": {"code": "WorkflowNotFound", "message": "It could not be found."}}},
         says="WorkflowNotFound: It could not be found.): the workflow is deleted or turned off",
+    ),
+    Receiver(
+        "email",
+        lambda url: {
+            "host": "127.0.0.1",
+            "port": urlsplit(url).port,
+            "login": "airis",
+            "password": SECRET,
+            "extra": {"from_email": "AIRIS-MON <airis@example.com>", "disable_ssl": True},
+        },
+        call="END",
+        life=["mail", "mail", "mail"],
+        lost=["mail", "mail"],
+        refusal={"status": 554, "json": {"text": "5.7.1 looks like spam"}},
+        says="answered 554 5.7.1 looks like spam: the server refuses the mail; its administrators know why",
+        target="oncall@example.com, ml@example.com",
+        fails={"status": 452, "json": {"text": "4.3.1 no space"}},
+        limit={"status": 450, "json": {"text": "4.2.1 too many mails at once"}},
+        arguments=("--password-file", "{folder}/secret", "--certificate", "{folder}/certificate.pem"),
+        attempts=2,
     ),
 ]
 each = pytest.mark.parametrize("receiver", RECEIVERS, ids=lambda receiver: receiver.stem)
@@ -86,7 +111,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         receiver.stem: (f"sandbox.{receiver.stem}", *(word.format(folder=folder) for word in receiver.arguments))
         for receiver in RECEIVERS
     }
-    with serve(commands) as running:
+    with pytest.MonkeyPatch.context() as patch, serve(commands) as running:
+        # What a machine trusts, and so what STARTTLS is checked against.
+        patch.setenv("SSL_CERT_FILE", str(folder / "certificate.pem"))
         yield {stem: server.url for stem, server in running.items()}
 
 
@@ -95,7 +122,10 @@ class Side:
 
     def __init__(self, receiver: Receiver, url: str, connect: Callable[..., str]) -> None:
         self.row = BY_STEM[receiver.stem]
-        self.url, self.call = url, receiver.call
+        address = urlsplit(url)
+        # A mail server has its page, and all that is scripted, on the next port.
+        self.url = url if address.scheme == "http" else f"http://{address.hostname}:{(address.port or 0) + 1}"
+        self.call = receiver.call
         self.target = receiver.target or self.row.default_conn_id
         connect(self.row.default_conn_id, conn_type=self.row.connection_type, **receiver.fields(url))
 
@@ -190,7 +220,7 @@ def test_what_was_resolved_before_anybody_heard_of_it_is_not_sent(receiver, side
 @each
 def test_after_an_answer_that_was_lost_a_repetition_is_none_or_known_as_such(receiver, side, fire):
     alert_id = fire()
-    side.fault(status=503, applied=True, times=receiver.attempts)
+    side.fault(status=503, applied=True, times=receiver.unanswered)
     with pytest.raises(RetryableError):
         side.deliver(alert_id)
     side.deliver(alert_id, tries=2)
@@ -201,7 +231,7 @@ def test_after_an_answer_that_was_lost_a_repetition_is_none_or_known_as_such(rec
 @each
 def test_a_rate_limit_is_waited_for(receiver, side, fire):
     alert_id = fire()
-    side.fault(status=429, headers={"Retry-After": "0"})
+    side.fault(**receiver.limit)
     side.deliver(alert_id)
     assert side.kinds(alert_id) == receiver.life[:1]
 
@@ -225,7 +255,7 @@ def test_a_refusal_fails_the_task_for_good_and_is_reported(receiver, side, fire,
 @each
 def test_an_error_that_passes_is_left_to_airflow_and_reported_only_at_the_last_try(receiver, side, fire, hub):
     alert_id = fire()
-    side.fault(status=500, times=2 * receiver.attempts)
+    side.fault(**receiver.fails, times=2 * receiver.attempts)
     with pytest.raises(RetryableError):
         side.deliver(alert_id)
     assert reported(hub, alert_id) == []
@@ -247,6 +277,57 @@ def test_a_webhook_is_known_again_by_its_key(receiver, side, fire):
     assert (first["repeated"], second["repeated"]) == (False, True)
     assert first["alert"] == second["alert"]
     assert first["key"] == f"airis-mon-{alert_id}-{first['alert']['updated_at']}"
+
+
+@one("email")
+def test_all_mails_of_an_alert_are_one_encrypted_thread(receiver, side, fire):
+    alert_id = fire(name="Latency\r\nBcc: eve@example.com ist zu groß 🚨", description="<b>p90</b> over 2 s")
+    first = side.deliver(alert_id)["reference"]
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    assert side.deliver(alert_id)["reference"] == first
+    mails = side.seen(alert_id)
+    assert [mail["headers"]["Message-ID"] for mail in mails][0] == first
+    assert mails[1]["headers"]["Message-ID"] != first
+    assert mails[1]["headers"]["In-Reply-To"] == first
+    assert mails[1]["headers"]["References"].split() == [f"<airis-mon-{alert_id}@example.com>", first]
+    assert mails[0]["headers"]["References"] == f"<airis-mon-{alert_id}@example.com>"
+    assert mails[1]["headers"]["Subject"] == "Re: " + mails[0]["headers"]["Subject"]
+    for mail in mails:
+        assert mail["encrypted"]
+        assert mail["to"] == ["oncall@example.com", "ml@example.com"]
+        assert "Bcc" not in mail["headers"]
+        assert "&lt;b&gt;p90&lt;/b&gt; over 2 s" in mail["html"]
+        assert "<b>p90</b> over 2 s" in mail["text"]
+        assert f"/dashboard?alert={alert_id}" in mail["text"]
+
+
+@one("email")
+def test_a_mail_that_was_sent_again_is_known_by_its_id(receiver, side, fire):
+    alert_id = fire()
+    side.fault(status=0, applied=True)
+    with pytest.raises(RetryableError, match="gave no answer"):
+        side.deliver(alert_id)
+    side.deliver(alert_id, tries=2)
+    assert [mail["repeated"] for mail in side.seen(alert_id)] == [False, True]
+
+
+@one("email")
+def test_an_address_that_is_refused_is_told_and_the_others_have_the_mail(receiver, side, fire):
+    alert_id = fire()
+    side.target = "oncall@example.com, nobody@nowhere.example.com"
+    with pytest.raises(AirflowFailException, match=r"refuses nobody@nowhere.example.com: 550 5.1.1 .* others|other"):
+        side.deliver(alert_id)
+    assert [mail["to"] for mail in side.seen(alert_id)] == [["oncall@example.com"]]
+
+
+@one("email")
+def test_a_certificate_that_nobody_vouches_for_is_not_trusted(receiver, side, fire, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    alert_id = fire()
+    with pytest.raises(AirflowFailException, match="its certificate is not trusted"):
+        side.deliver(alert_id)
+    assert side.seen(alert_id) == []
 
 
 @one("teams")

@@ -117,7 +117,8 @@ def test_secrets_are_generated_and_connections_lead_to_the_services(tmp_path: Pa
     for connection in connections.values():
         extra = json.loads(connection.get("extra", "{}"))
         addresses = [extra.get(name) for name in ("endpoint_url", "monitoring_endpoint", "base_url")]
-        urls.append(next(filter(None, [connection.get("host"), *addresses])))
+        host = "//{host}:{port}".format_map(connection) if "port" in connection else connection.get("host")
+        urls.append(next(filter(None, [host, *addresses])))
     reached = {(urlsplit(url).hostname, urlsplit(url).port) for url in urls}
     assert reached == {(name, port(name)) for name in MODULES}
     for path in set(re.findall(r"/secrets/(\w+(?:\.json)?)(?!/)\b", (ROOT / "docker-compose.yaml").read_text())):
