@@ -226,6 +226,8 @@ def check_airis(arguments: list[str], **_: Any) -> None:
         with contextlib.redirect_stderr(None):
             planned = cli.parser().parse_args(arguments)
         assert planned.first <= planned.last
+    elif command == "routes":
+        cli.parser().parse_args(arguments)
     elif rest and rest != ["airis_default"]:
         assert rest[0] in {system.default_conn_id for system in SYSTEMS}
     else:
