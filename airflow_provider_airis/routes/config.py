@@ -211,7 +211,10 @@ class _Reader:
             what = f"{stem}_configs"
             for item in self.sequence(fields.get(what), what):
                 config = self.mapping(item, f"each of {what}", ("target", "send_resolved"))
-                target = self.text(config["target"], "target") if "target" in config else BY_STEM[stem].target or stem
+                target = self.text(config["target"], "target") if "target" in config else BY_STEM[stem].target
+                if target is None:
+                    self.wrong(item, f"each of {what} needs a target")
+                    continue
                 if (stem, target) in seen:
                     self.wrong(item, f"the receiver {name!r} has {stem} with the target {target!r} twice")
                 seen.add((stem, target))

@@ -173,7 +173,7 @@ def decide(
     A group begins with the first alert of which nothing was sent, and is sent ``group_wait`` after that has fired.
     While one that was sent is not resolved, the next moments to send are whole ``group_interval`` later: at the first
     of them after something has changed, and else at the first that is ``repeat_interval`` later, if one that was sent
-    is firing and nobody has acknowledged it.
+    as firing still is, so that nobody has acknowledged it.
 
     :param sent: what the log has of ``group.key``.
     :param now: Unix ms.
@@ -199,7 +199,7 @@ def decide(
             resolved.add(alert.id)
         else:
             members.append(alert)
-            firing = firing or (told and alert.status == "firing")
+            firing = firing or (last is not None and alert.status == last.status == "firing")
             if last is None:
                 since.append(alert.timestamp)
             elif alert.updated_at >= last.at and (alert.status, alert.updated_at) != (last.status, last.at):

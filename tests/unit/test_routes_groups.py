@@ -254,7 +254,7 @@ def _run(routes: Routes, history: list[Alert], every: int | None, until: int) ->
         following = place.ask(now, *changed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(HISTORIES, TIMINGS)
 def test_nothing_is_lost_doubled_or_out_of_order(
     steps: list[tuple[int, int, int]], timings: tuple[int, int, int]
@@ -332,3 +332,45 @@ def test_a_silence_delays_and_loses_nothing(steps: list[tuple[int, int, int]], s
         assert not (silence.starts_at <= at < silence.ends_at and flush.group.labels == {"team": "a"})
     last = {one.id: one.status for _, flush in place.messages for one in flush.alerts}
     assert all(last.get(one.id, "resolved") == one.status for one in {one.id: one for one in history}.values())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=20))
+def test_an_alert_that_moves_between_groups_is_open_once_and_ends_everywhere(steps: list[tuple[int, int, int]]) -> None:
+    routes = Routes.parse(
+        """
+route:
+  {receiver: a, group_by: [severity], group_interval: 60s, routes: [{matchers: [severity=high], receiver: b}]}
+receivers: [{name: a, slack_configs: [{}]}, {name: b, slack_configs: [{}], pagerduty_configs: [{}]}]
+"""
+    )
+    place, now = Place(routes), 0
+    following: int | None = None
+    told: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for wait, number, choice in [*steps, (10_000, 0, 9)]:
+        until = now + wait * S
+        while following is not None and following <= until:
+            now = following
+            following = place.ask(now)
+        now = until
+        before = place.alerts.get(str(number))
+        if choice == 4 and before:
+            following = place.ask(now, msgspec.structs.replace(before, status="resolved", updated_at=now))
+        elif choice < 4 and (before is None or before.status != "resolved"):
+            fired = before.timestamp if before else now
+            severity = ["critical", "high", "low", "high"][choice]
+            following = place.ask(now, alert(str(number), at=now, fired=fired, severity=severity))
+    for key, sent in place.log.items():
+        for alert_id, shown in sent.alerts.items():
+            if shown.status != "resolved":
+                told[alert_id, key.channel].add(key.group)
+    for one in place.alerts.values():
+        if one.status == "resolved":
+            assert not told[one.id, "slack"]
+            assert not told[one.id, "pagerduty"]
+        else:
+            assert len(told[one.id, "slack"]) == 1
+            assert f'severity="{one.severity}"}}' in told[one.id, "slack"].pop()
+            # An incident goes on when the severity comes down to one that triggers none.
+            assert len(told[one.id, "pagerduty"]) <= 1
+            assert told[one.id, "pagerduty"] or one.severity != "high"
