@@ -258,6 +258,30 @@ def test_inhibition_needs_equal_labels_and_not_both_sides() -> None:
     assert rule.inhibits([{"severity": "high"}])({"severity": "low", "team": ""})
 
 
+def test_siblings_are_asked_until_one_fits_that_does_not_go_on() -> None:
+    routes = Routes.parse(
+        """
+route:
+  receiver: a
+  routes:
+    - {receiver: b, matchers: [x="1"]}
+    - {receiver: c, matchers: ['y=~"\\\\d"'], continue: true}
+    - {receiver: d, matchers: [x="2"], routes: [{receiver: e, matchers: [y="3"]}]}
+    - {receiver: f}
+receivers: [{name: a}, {name: b}, {name: c}, {name: d}, {name: e}, {name: f}]
+"""
+    )
+    cases = {("1", "1"): "b", ("2", "1"): "cd", ("2", "3"): "ce", ("2", ""): "d", ("", "\u0663"): "f", ("", "3"): "cf"}
+    for (x, y), names in cases.items():
+        assert "".join(route.receiver.name for route in routes.match({"x": x, "y": y})) == names
+
+
+def test_what_is_written_once_is_wrong_once() -> None:
+    with pytest.raises(RoutesError) as refused:
+        Routes.parse("route: {receiver: a, routes: [&r {matchers: [x]}, *r]}\nreceivers: [{name: a}]")
+    assert len(refused.value.problems) == 1
+
+
 def test_a_silence_is_of_something_by_someone() -> None:
     team = Matcher("team", "=", "ml")
     silence = Silence((team,), 10, 20, "ann", "why")

@@ -208,6 +208,15 @@ def test_the_log_never_goes_back() -> None:
     place.ask(10 * M, alert("1", at=10 * S), alert("2", at=5 * M))
     (sent,) = place.log.values()
     assert sent.alerts["1"] == Shown("acknowledged", 20 * S)
+    # What was read before the last message was sent is no news.
+    assert place.ask(11 * M, alert("1", at=10 * S)) == 10 * M + 4 * H
+
+
+def test_one_that_is_heard_of_late_waits_for_the_interval_too() -> None:
+    place = Place()
+    place.ask(30 * S, alert("1"))
+    assert place.ask(40 * S, alert("2", fired=-H)) == 330 * S
+    assert len(place.told) == 1
 
 
 # A history: seconds between the changes, which alert, what it becomes.
