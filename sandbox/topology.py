@@ -179,6 +179,20 @@ PEERS = (
         },
         arguments=("--password-file", "{secrets}/smtp_password"),
     ),
+    Peer(
+        "servicenow",
+        8800,
+        lambda url, made: {
+            "servicenow_default": {
+                "conn_type": "servicenow",
+                "host": url,
+                "login": "airis",
+                "password": made["servicenow_password"],
+            }
+        },
+        arguments=("--password-file", "{secrets}/servicenow_password"),
+        published=True,
+    ),
 )
 
 
@@ -255,7 +269,7 @@ def generate_secrets(directory: Path) -> dict[str, str]:
     secret("slack_token", lambda: f"xoxb-{secrets.token_urlsafe(32)}")
     for name in (
         *("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jwt_secret", "ldap_password"),
-        *("postgres_password", "smtp_password", "teams_signature", "webhook_secret"),
+        *("postgres_password", "servicenow_password", "smtp_password", "teams_signature", "webhook_secret"),
     ):
         secret(name, lambda: secrets.token_urlsafe(48))
     secret("sql_alchemy_conn", lambda: f"postgresql+psycopg2://airflow:{made['postgres_password']}@postgres/airflow")

@@ -12,6 +12,7 @@ from airflow_provider_airis.catalog import (
     email,
     pagerduty,
     sagemaker,
+    servicenow,
     slack,
     teams,
     vertex_ai,
@@ -30,6 +31,7 @@ SYSTEMS: tuple[System, ...] = (
     pagerduty.ROW,
     teams.ROW,
     email.ROW,
+    servicenow.ROW,
     webhook.ROW,
 )
 

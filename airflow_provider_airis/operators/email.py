@@ -60,7 +60,7 @@ def mail(alert: Alert, url: str, *, sender: str, to: str, first: str | None) -> 
     # EmailMessage, the newer class, loses and doubles blanks where it folds a subject that is not ASCII.
     message = MIMEMultipart("alternative")
     subject = f"{'Re: ' if first else ''}{cut(_line(f'AIRIS-MON Alert: {alert.name}'), SUBJECT_CHARS)}"
-    message["Subject"] = Header(subject, None if subject.isascii() else "utf-8")
+    message["Subject"] = Header(subject, None if subject.isascii() else "utf-8")  # type: ignore[assignment]
     message["From"] = formataddr(parseaddr(sender))
     message["To"] = to
     message["Date"] = format_datetime(from_ms(alert.updated_at))

@@ -27,6 +27,7 @@ EXCUSED = {
     ("webhook", "unreachable"): "likewise",
     ("webhook", "pages"): "a receiver has no pages",
     ("email", "pages"): "SMTP has no pages",
+    ("servicenow", "pages"): "an incident is looked up by one request for one",
     ("slack", "pages"): "posting and updating have no pages, and the look-up of a message reads one",
 }
 KINDS = {"retryable": RetryableError, "permanent": PermanentError}

@@ -98,6 +98,16 @@ RECEIVERS = [
         arguments=("--password-file", "{folder}/secret", "--certificate", "{folder}/certificate.pem"),
         attempts=2,
     ),
+    Receiver(
+        "servicenow",
+        lambda url: {"host": url, "login": "airis", "password": SECRET},
+        call="insert",
+        life=["insert", "update", "update"],
+        lost=["insert"],
+        refusal={"status": 403, "json": {"error": {"message": "Operation Failed", "detail": "ACL Exception Insert"}}},
+        says="answered 403 Forbidden (Operation Failed: ACL Exception Insert): the credentials of connection",
+        arguments=("--password-file", "{folder}/secret"),
+    ),
 ]
 each = pytest.mark.parametrize("receiver", RECEIVERS, ids=lambda receiver: receiver.stem)
 
@@ -287,7 +297,7 @@ def test_all_mails_of_an_alert_are_one_encrypted_thread(receiver, side, fire):
         hub.resolve(alert_id)
     assert side.deliver(alert_id)["reference"] == first
     mails = side.seen(alert_id)
-    assert [mail["headers"]["Message-ID"] for mail in mails][0] == first
+    assert mails[0]["headers"]["Message-ID"] == first
     assert mails[1]["headers"]["Message-ID"] != first
     assert mails[1]["headers"]["In-Reply-To"] == first
     assert mails[1]["headers"]["References"].split() == [f"<airis-mon-{alert_id}@example.com>", first]
@@ -328,6 +338,87 @@ def test_a_certificate_that_nobody_vouches_for_is_not_trusted(receiver, side, fi
     with pytest.raises(AirflowFailException, match="its certificate is not trusted"):
         side.deliver(alert_id)
     assert side.seen(alert_id) == []
+
+
+def incidents(side: Side, alert_id: str) -> list[dict[str, Any]]:
+    listed = httpx2.get(f"{side.url}/_sandbox/incidents").json()
+    return [incident for incident in listed if incident["correlation_id"] == f"airis-mon-{alert_id}"]
+
+
+def act(side: Side, **what: Any) -> None:
+    """Somebody does something in the receiver's own pages."""
+    httpx2.post(f"{side.url}/_sandbox/incidents", json=what).raise_for_status()
+
+
+@one("servicenow")
+def test_an_incident_has_the_alerts_priority_and_is_resolved_with_a_code(receiver, side, fire, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__AIRIS_SERVICENOW__FIELDS", '{"category": "software"}')
+    alert_id = fire(severity="high", name="x" * 500, description="y" * 9_000)
+    reference = side.deliver(alert_id)["reference"]
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    side.deliver(alert_id)
+    (incident,) = incidents(side, alert_id)
+    assert reference == f"{incident['number']}:{incident['sys_id']}"
+    assert (incident["impact"], incident["urgency"], incident["category"]) == ("1", "2", "software")
+    assert (incident["state"], incident["close_code"]) == ("6", "Solution provided")
+    assert incident["short_description"].endswith("…")
+    assert incident["description"].endswith(f"/dashboard?alert={alert_id}")
+    assert incident["close_notes"].startswith("Resolved: HIGH Alert")
+    assert len(incident["notes"]) == 1
+
+
+@one("servicenow")
+def test_a_work_note_whose_answer_was_lost_is_not_written_twice(receiver, side, fire):
+    alert_id = fire()
+    side.deliver(alert_id)
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+    side.fault("update", status=503, applied=True)
+    with pytest.raises(RetryableError):
+        side.deliver(alert_id)
+    side.deliver(alert_id, tries=2)
+    (incident,) = incidents(side, alert_id)
+    assert len(incident["notes"]) == 1
+    assert ledger(alert_id)[0].status == "acknowledged"
+
+
+@one("servicenow")
+def test_an_incident_that_somebody_has_closed_is_left_alone(receiver, side, fire):
+    alert_id = fire()
+    reference = side.deliver(alert_id)["reference"]
+    act(side, sys_id=reference.partition(":")[2], state="7")
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    assert side.deliver(alert_id)["reference"] == reference
+    assert side.kinds(alert_id) == ["insert"]
+    assert ledger(alert_id)[0].status == "resolved"
+
+
+@one("servicenow")
+def test_an_incident_that_was_deleted_is_created_anew_but_not_for_its_end(receiver, side, fire):
+    alert_id = fire()
+    first = side.deliver(alert_id)["reference"]
+    act(side, sys_id=first.partition(":")[2], delete=True)
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+        second = side.deliver(alert_id)["reference"]
+        assert second != first
+        act(side, sys_id=second.partition(":")[2], delete=True)
+        hub.resolve(alert_id)
+        assert side.deliver(alert_id)["reference"] == second
+    assert side.kinds(alert_id) == ["insert", "insert"]
+
+
+@one("servicenow")
+def test_a_resolution_code_that_the_instance_does_not_know_is_told(receiver, side, fire, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__AIRIS_SERVICENOW__CLOSE_CODE", "Unheard of")
+    alert_id = fire()
+    side.deliver(alert_id)
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    with pytest.raises(AirflowFailException, match="fields are mandatory: Resolution code"):
+        side.deliver(alert_id)
 
 
 @one("teams")
