@@ -229,12 +229,19 @@ class ApiHook(BaseHook):
         return httpx2.AsyncClient(**self._session())
 
     def pages(
-        self, path: str, *, params: Mapping[str, Any] | None = None, items: str, cursor: str = "cursor"
+        self,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        items: str,
+        cursor: str = "cursor",
+        parameter: str | None = None,
     ) -> Iterator[Any]:
         """Yield the items of every page.
 
         :param items: the answer's member that lists them.
         :param cursor: the answer's member that names the next page, and the parameter that asks for it.
+        :param parameter: that parameter, if it has another name.
         :raises PermanentError: the answers have another shape, or the cursors lead nowhere.
         """
         query, seen = dict(params or {}), set()
@@ -249,7 +256,7 @@ class ApiHook(BaseHook):
             if following in seen:
                 break
             seen.add(following)
-            query[cursor] = following
+            query[parameter or cursor] = following
         raise PermanentError(
             f"{self._asked('GET', path)} pages without an end: after {len(seen)} pages its {cursor} "
             "still leads on or back. This is a fault of that system"
