@@ -193,6 +193,20 @@ PEERS = (
         arguments=("--password-file", "{secrets}/servicenow_password"),
         published=True,
     ),
+    Peer(
+        "jira",
+        8801,
+        lambda url, made: {
+            "jira_default": {
+                "conn_type": "airis_jira",
+                "host": url,
+                "login": "airis@example.com",
+                "password": made["jira_token"],
+            }
+        },
+        arguments=("--token-file", "{secrets}/jira_token"),
+        published=True,
+    ),
 )
 
 
@@ -268,7 +282,7 @@ def generate_secrets(directory: Path) -> dict[str, str]:
     secret("pagerduty_key", lambda: secrets.token_hex(16))
     secret("slack_token", lambda: f"xoxb-{secrets.token_urlsafe(32)}")
     for name in (
-        *("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jwt_secret", "ldap_password"),
+        *("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jira_token", "jwt_secret", "ldap_password"),
         *("postgres_password", "servicenow_password", "smtp_password", "teams_signature", "webhook_secret"),
     ):
         secret(name, lambda: secrets.token_urlsafe(48))

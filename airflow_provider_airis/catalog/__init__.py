@@ -10,6 +10,7 @@ from airflow_provider_airis.catalog import (
     active_directory,
     airis,
     email,
+    jira,
     pagerduty,
     sagemaker,
     servicenow,
@@ -32,6 +33,7 @@ SYSTEMS: tuple[System, ...] = (
     teams.ROW,
     email.ROW,
     servicenow.ROW,
+    jira.ROW,
     webhook.ROW,
 )
 

@@ -28,6 +28,7 @@ EXCUSED = {
     ("webhook", "pages"): "a receiver has no pages",
     ("email", "pages"): "SMTP has no pages",
     ("servicenow", "pages"): "an incident is looked up by one request for one",
+    ("jira", "pages"): "an issue is looked up by one request for one, and its newest comments are one page",
     ("slack", "pages"): "posting and updating have no pages, and the look-up of a message reads one",
 }
 KINDS = {"retryable": RetryableError, "permanent": PermanentError}

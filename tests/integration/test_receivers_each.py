@@ -108,6 +108,17 @@ RECEIVERS = [
         says="answered 403 Forbidden (Operation Failed: ACL Exception Insert): the credentials of connection",
         arguments=("--password-file", "{folder}/secret"),
     ),
+    Receiver(
+        "jira",
+        lambda url: {"host": url, "login": "airis@example.com", "password": SECRET},
+        call="create",
+        life=["create", "comment", "comment", "transition"],
+        lost=["create"],
+        refusal={"status": 400, "json": {"errorMessages": [], "errors": {"issuetype": "It is invalid."}}},
+        says="answered 400 Bad Request (issuetype: It is invalid.): the request itself is at fault",
+        target="OPS",
+        arguments=("--token-file", "{folder}/secret"),
+    ),
 ]
 each = pytest.mark.parametrize("receiver", RECEIVERS, ids=lambda receiver: receiver.stem)
 
@@ -419,6 +430,84 @@ def test_a_resolution_code_that_the_instance_does_not_know_is_told(receiver, sid
         hub.resolve(alert_id)
     with pytest.raises(AirflowFailException, match="fields are mandatory: Resolution code"):
         side.deliver(alert_id)
+
+
+def issues(side: Side, alert_id: str) -> list[dict[str, Any]]:
+    listed = httpx2.get(f"{side.url}/_sandbox/incidents").json()
+    return [issue for issue in listed if f"airis-mon-{alert_id}" in issue["fields"]["labels"]]
+
+
+@one("jira")
+@pytest.mark.parametrize("login", ["airis@example.com", None], ids=["cloud", "data center"])
+def test_an_issue_is_found_again_in_cloud_and_data_center_and_is_done_with_its_alert(
+    receiver, side, fire, connect, monkeypatch, login
+):
+    monkeypatch.setenv("AIRFLOW__AIRIS_JIRA__FIELDS", '{"priority": {"name": "High"}}')
+    connect("jira_default", conn_type="airis_jira", host=side.url, login=login, password=SECRET)
+    alert_id = fire(name="x\n" * 500, description="[~admin] {noformat} " + "y" * 40_000)
+    side.fault("create", status=503, applied=True)
+    with pytest.raises(RetryableError):
+        side.deliver(alert_id)
+    reference = side.deliver(alert_id, tries=2)["reference"]
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    side.deliver(alert_id)
+    (issue,) = issues(side, alert_id)
+    assert (issue["key"], issue["status"]) == (reference, "Done")
+    assert issue["fields"]["priority"] == {"name": "High"}
+    assert len(issue["comments"]) == 1
+    for text in (issue["fields"]["description"], issue["comments"][0]):
+        assert text.count("{noformat}") == 2
+        assert "[~admin]" in text.split("{noformat}")[1]
+    assert side.kinds(alert_id) == ["create", "comment", "transition"]
+
+
+@one("jira")
+@pytest.mark.parametrize("call", ["comment", "transition"])
+def test_what_an_issue_was_told_is_not_told_twice(receiver, side, fire, call):
+    alert_id = fire()
+    side.deliver(alert_id)
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    side.fault(call, status=503, applied=True)
+    with pytest.raises(RetryableError):
+        side.deliver(alert_id)
+    side.deliver(alert_id, tries=2)
+    assert side.kinds(alert_id) == ["create", "comment", "transition"]
+    assert ledger(alert_id)[0].status == "resolved"
+
+
+@one("jira")
+def test_an_issue_that_is_done_or_deleted_is_respected(receiver, side, fire):
+    alert_id, other = fire(), fire(fingerprint="other")
+    done, deleted = (side.deliver(one_of)["reference"] for one_of in (alert_id, other))
+    act(side, key=done, status="Done")
+    act(side, key=deleted, delete=True)
+    with AirisHook() as hub:
+        hub.acknowledge(other, by="ada")
+        anew = side.deliver(other)["reference"]
+        assert anew != deleted
+        act(side, key=anew, delete=True)
+        for one_of in (alert_id, other):
+            hub.resolve(one_of)
+    assert side.deliver(alert_id)["reference"] == done
+    assert side.deliver(other)["reference"] == anew
+    assert side.kinds(alert_id) == ["create", "comment"]
+    assert side.kinds(other) == ["create", "create"]
+
+
+@one("jira")
+def test_a_transition_that_is_not_there_is_told_with_those_that_are(receiver, side, fire, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__AIRIS_JIRA__RESOLVE_TRANSITION", "Close")
+    alert_id = fire()
+    side.deliver(alert_id)
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    with pytest.raises(AirflowFailException, match="no transition named 'Close', but Start, Done: set resolve_trans"):
+        side.deliver(alert_id)
+    monkeypatch.setenv("AIRFLOW__AIRIS_JIRA__RESOLVE_TRANSITION", "start")
+    side.deliver(alert_id)
+    assert issues(side, alert_id)[0]["status"] == "In Progress"
 
 
 @one("teams")
