@@ -17,7 +17,7 @@ ROW = System(
     conn_id="jira_default",
     tested_against="a server of our own that checks what Jira Cloud and Data Center check",
     form=Form(
-        title="Jira (AIRIS-MON)",
+        title="Jira",
         relabeling={"host": "Base URL", "login": "E-mail", "password": "Token"},
         placeholders={
             "host": "https://example.atlassian.net",
