@@ -47,8 +47,13 @@ class Case:
             _connections=json.dumps(case["connections"]),
         )
 
-    def serve(self) -> AbstractContextManager[Any]:
-        """The peer that this case plays, with ``url``, ``unexpected`` and ``left``; which one, its file says."""
+    def serve(self, *, again: bool = False) -> AbstractContextManager[Any]:
+        """The peer that this case plays, with ``url``, ``unexpected`` and ``left``; which one, its file says.
+
+        :param again: what it plays when the records have been delivered once, if that is something else.
+        """
+        if again and (self.folder / "again.json").exists():
+            return PEERS["exchanges.json"](self.folder / "again.json")
         for name, peer in PEERS.items():
             if (self.folder / name).exists():
                 return peer(self.folder / name)
