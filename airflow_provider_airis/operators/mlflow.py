@@ -38,12 +38,14 @@ class Known(NamedTuple):
     """What the hub was told last.
 
     :param newest: when that was, Unix ms; -1 if never.
+    :param settled: when it was told of a model last: nothing was left to be read then.
     :param models: name → last update.
     :param versions: (name, version) → what it was.
     :param aliases: (name, alias) → the version and when the hub was told, also of those that are gone, as ``"0"``.
     """
 
     newest: int
+    settled: int
     models: dict[str, int]
     versions: dict[Key, Version]
     aliases: dict[Key, tuple[str, int]]
@@ -114,7 +116,8 @@ class MLflowToAirisOperator(ToAirisOperator):
             if self.run_metrics:
                 yield from self._run_metrics(mlflow, registry, changed, unread)
             yield from changes.events()
-            yield from changes.state(unread)
+            state = list(changes.state(unread))
+            yield from state or (() if unread else _settled(known, changes))
 
     def deliver(self, hub: AirisHook, window: Window, delivery: str) -> Delivered:
         """Send the events and the metrics of runs first: what is known may be written only once they have arrived."""
@@ -147,10 +150,12 @@ class MLflowToAirisOperator(ToAirisOperator):
         self, mlflow: MLflowHook, known: Known, models: Mapping[str, Mapping[str, Any]]
     ) -> dict[Key, dict[str, Any]]:
         """Every version that may have changed, as MLflow shows it: those changed last come first."""
-        newest = max((version.updated for version in known.versions.values()), default=0)
+        newest = max((version.updated for version in known.versions.values()), default=-1)
+        # What bears a time long before the hub was told was visible by then.
+        last_known = newest if newest < known.settled - LATE_MS else newest - LATE_MS
         rows: dict[Key, dict[str, Any]] = {}
         for row in mlflow.versions(at_once=100 if known.versions else 1000):
-            if row["last_updated_timestamp"] < newest - LATE_MS:
+            if row["last_updated_timestamp"] <= last_known:
                 break
             if row["name"] in models:
                 rows[row["name"], str(row["version"])] = row
@@ -252,24 +257,23 @@ class Changes(NamedTuple):
             yield self._event("model_deleted", name, self.as_of, {}, f"{self.known.models[name]}")
 
     def state(self, unread: set[Key]) -> Iterator[Metric]:
-        """What the hub knows from now on: nothing that is newer than what is ``unread``, which is read again then."""
+        """What the hub knows from now on; no version that is newer than what is ``unread`` and is read again then."""
         newest = min((_version(self.changed[key]).updated for key in unread), default=math.inf)
         for name, model in sorted(self.models.items()):
             updated = int(model["last_updated_timestamp"])
-            waiting = any(key[0] == name for key in unread)
-            if self.known.models.get(name) != updated and not waiting:
-                yield self._metric(MODEL, name, updated, {})
-        for name in sorted(self.known.models.keys() - self.models.keys()):
-            yield self._metric(MODEL, name, 0, {})
+            if self.known.models.get(name) != updated and not unread:
+                yield self.metric(MODEL, name, updated, {})
+        for name in sorted(self.known.models.keys() - self.models.keys() if not unread else ()):
+            yield self.metric(MODEL, name, 0, {})
         for (name, version), row in sorted(self.changed.items()):
             updated, status, stage = _version(row)
-            if (name, version) not in unread and updated <= newest:
-                yield self._metric(VERSION, name, updated, {"version": version, "status": status, "stage": stage})
+            if updated < newest:
+                yield self.metric(VERSION, name, updated, {"version": version, "status": status, "stage": stage})
         for name, version in sorted(self.missing):
             gone = {"version": version, "status": DELETED, "stage": ""}
-            yield self._metric(VERSION, name, self.as_of, gone)
+            yield self.metric(VERSION, name, self.as_of, gone)
         for (name, alias), (_, version) in sorted(self._aliases().items()):
-            yield self._metric(ALIAS, name, int(version), {"alias": alias})
+            yield self.metric(ALIAS, name, int(version), {"alias": alias})
 
     def _version_events(self, name: str, version: str, row: Mapping[str, Any]) -> Iterator[Event]:
         old, new = self.known.versions.get((name, version)), _version(row)
@@ -317,20 +321,22 @@ class Changes(NamedTuple):
         data = {"registry": self.registry, "model_name": name, **data}
         return Event(event_type, f"mlflow-{name}", severity, at, data, f"{event_type}/{self.registry}/{name}/{key}")
 
-    def _metric(self, metric: str, name: str, value: int, tags: Mapping[str, str]) -> Metric:
+    def metric(self, metric: str, name: str, value: int, tags: Mapping[str, str]) -> Metric:
+        """A point of the state."""
         labels = {"registry": self.registry, "model_name": name, **tags}
         unit = "1" if metric == ALIAS else "ms"
         return Metric(f"mlflow-{name}", metric, float(value), unit, labels, self.as_of)
 
 
 def _known(hub: AirisHook, registry: str) -> Known:
-    known = Known(-1, {}, {}, {})
-    newest = -1
+    known = Known(-1, -1, {}, {}, {})
+    newest = settled = -1
     last: dict[tuple[str, ...], tuple[int, float, dict[str, str]]] = {}
     for metric in (MODEL, VERSION, ALIAS):
         for series in hub.query(metric, start=0, end=1 << 52, tags={"registry": registry}):
             tags, (at, value) = series["tags"], series["points"][-1]
             newest = max(newest, at)
+            settled = max(settled, at) if metric == MODEL else settled
             # A version's status and stage are tags, so each that it had is a series; the newest point counts.
             key = (metric, tags["model_name"], tags.get("version", tags.get("alias", "")))
             if key not in last or last[key][0] < at:
@@ -342,7 +348,14 @@ def _known(hub: AirisHook, registry: str) -> Known:
             known.versions[name, rest] = Version(int(value), tags["status"], tags["stage"])
         elif metric == ALIAS:
             known.aliases[name, rest] = f"{value:.0f}", at
-    return known._replace(newest=newest)
+    return known._replace(newest=newest, settled=settled)
+
+
+def _settled(known: Known, changes: Changes) -> Iterator[Metric]:
+    """One point, once nothing can show late any more: later syncs need not look behind the newest change."""
+    newest, name = max(((version.updated, key[0]) for key, version in known.versions.items()), default=(-1, ""))
+    if name in known.models and known.settled - LATE_MS <= newest < changes.as_of - LATE_MS:
+        yield changes.metric(MODEL, name, known.models[name], {})
 
 
 def _version(row: Mapping[str, Any]) -> Version:
