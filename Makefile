@@ -40,8 +40,8 @@ demo: debian ## Backfill, live sync and an alert on embedded servers; ONCE=1 una
 	@started=$$(date +%s); $(MAKE) --no-print-directory $(READY) && \
 	AIRIS_DEMO_SETUP_S=$$(($$(date +%s) - started)) exec $(BIN)/python -m sandbox.demo $(if $(ONCE),--once)
 
-test: debian $(READY) ## Every test; ARGS='-k slack' for some
-	$(BIN)/python -m pytest $(ARGS)
+test: debian $(READY) ## Every test, in two processes; ARGS='-k slack' for some
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .
