@@ -143,7 +143,7 @@ class System:
         if self.target is not None:
             which = "Severities of the alerts that are delivered there; empty for none."
             shared = [
-                Option("target", "string", self.target, "Whom airis_dispatch_alerts delivers to."),
+                Option("target", "string", self.target, f"Whom airis_dispatch_{self.stem} delivers to."),
                 Option("severities", "string", ", ".join(self.severities), which),
             ]
         return (*shared, *self.options)
@@ -151,6 +151,8 @@ class System:
     @property
     def dag_ids(self) -> tuple[str, ...]:
         """The shipped Dags that belong to this system alone."""
+        if self.flow == "outbound":
+            return (f"airis_dispatch_{self.stem}",)
         if self.schedule is None:
             return ()
         sync = (f"airis_sync_{self.stem}",)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.hooks.base import ApiHook, T
+from airflow_provider_airis.hooks.base import RETRIES, ApiHook, T
 from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, KEPT_REFUSALS, Delivery, IngestSummary
 from airflow_provider_airis.records import (
     Alert,
@@ -65,12 +65,25 @@ class AirisHook(ApiHook):
     Extras of the connection beside :class:`~airflow_provider_airis.hooks.base.ApiHook`'s: ``compression`` (``gzip``,
     the default, or ``none``), ``consumer`` (whose place in the change feed is kept, ``airflow``) and
     ``dashboard_url`` (base of the links to the dashboard, if not the base URL).
+
+    :param system: stem of an outbound system whose place in the change feed is meant: ``<consumer>-<system>``.
     """
 
     conn_type = "airis"
     default_conn_name = "airis_default"
     hook_name = "AIRIS-MON"
     health_path = f"{API}/health"
+
+    def __init__(
+        self,
+        conn_id: str | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = RETRIES,
+        system: str | None = None,
+    ) -> None:
+        super().__init__(conn_id, timeout=timeout, retries=retries)
+        self.system = system
 
     def check(self) -> str:
         """Ask for its health, then with the token for what it offers."""
@@ -86,7 +99,8 @@ class AirisHook(ApiHook):
     @property
     def consumer(self) -> str:
         """Whose place in the change feed is kept."""
-        return str(self.extra.get("consumer") or "airflow")
+        named = str(self.extra.get("consumer") or "airflow")
+        return f"{named}-{self.system}" if self.system else named
 
     def dashboard_url(self, alert_id: str) -> str:
         """The page of an alert that notifications link to."""
