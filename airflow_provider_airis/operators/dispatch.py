@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-from airflow_provider_airis.operators.deliver import AirisToOperator, notification_failed
+from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, notification_failed
 from airflow_provider_airis.records import Alert, AlertChange, Notification, iso
 from airflow_provider_airis.settings import option, options
 
@@ -41,6 +41,8 @@ REFUSED_PAUSE_S = 30.0
 OUTAGE_S = 60.0
 # How often an alert may fail while the receiver takes others, before the fault is taken to be the alert's.
 MOST_FAILURES = 10
+# Seconds in which a run that was declared dead, and is not, ends what it is sending.
+GRACE_S = 2 * TIMEOUT_S
 
 
 class AirisDispatchOperator(BaseOperator):
@@ -196,6 +198,8 @@ class _Run:
         self.read: int | None = None
         self.committed = 0
         self.tried = 0
+        # Odd while a run is at work: a run that sees a higher one has been given up for dead, and sends nothing more.
+        self.number = 0
         self.commit_due = 0.0
         self.hub_pause, self.pause = _Pause(), _Pause()
         self.told = False
@@ -358,6 +362,9 @@ class _Run:
     def _ended(self) -> dict[str, int]:
         self._commit(monotonic(), over=True)
         self._tell()
+        if self.number:
+            with suppress(RetryableError):
+                self.hub.commit(self._runs, self.number + 1)
         if self.waiting:
             since = iso(min(item.at for item in self.waiting.values()))
             if error := self.pause.error if self._down() else self.hub_pause.error:
@@ -374,11 +381,22 @@ class _Run:
 
     # What the other threads do
 
+    @property
+    def _runs(self) -> str:
+        return f"{self.hub.consumer}-runs"
+
     def _changes(self, seconds: float) -> tuple[list[AlertChange], int]:
         """The next changes. That they may have been sent is written down before any of them is."""
         tried = f"{self.hub.consumer}-tried"
         after = self.read
         if after is None:
+            if not self.number:
+                before = self.hub.committed(self._runs)
+                self.number = (before + 1) | 1
+                self.hub.commit(self._runs, self.number)
+                if before % 2:
+                    self.log.info("The run before has not ended; if it still sends something, that comes first")
+                    self.stopped.wait(GRACE_S)
             after = self.committed = self.hub.committed(self.hub.consumer)
             self.tried = self.hub.committed(tried)
         changes, sequence = self.hub.changes(after=after, limit=PAGE, wait=seconds)
@@ -397,6 +415,9 @@ class _Run:
                 self._check()
             for unwritten in [*item.sent]:
                 self._record(item, unwritten)
+            if self.hub.committed(self._runs) > self.number:
+                self.stopped.set()
+                raise RetryableError("Another run has taken over")
             alert = self.hub.alert(item.alert_id)
             for target in self._targets(alert):
                 if entry := self._show(item, alert, target):

@@ -124,7 +124,7 @@ def world(
     connect("slack_default", conn_type="slack", password=TOKEN, extra={"base_url": f"{slack}/api/"})
     connect("pagerduty_events_default", conn_type="pagerduty_events", host=pagerduty, password=KEY)
     end = world.end()
-    for system in SYSTEMS:
+    for system in (None, *SYSTEMS):
         with AirisHook(system=system) as client:
             client.commit(client.consumer, end)
     yield world
@@ -378,6 +378,31 @@ def test_a_run_that_is_stopped_begins_nothing_more_and_the_next_one_goes_on(worl
     assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in world.ids)
 
 
+def test_a_run_that_was_given_up_for_dead_but_lives_sends_nothing_more(world, monkeypatch):
+    monkeypatch.setattr(engine, "GRACE_S", 0.1)
+    first = world.fire()
+    with ThreadPoolExecutor(2) as pool:
+        given_up = pool.submit(run, "slack", linger_s=30)
+        until(lambda: world.seen("slack"))
+        successor = pool.submit(run, "slack", linger_s=30)
+        until(lambda: place_of_runs() == 3)
+        second = world.fire()
+        with pytest.raises(AirflowFailException, match="Another run has taken over"):
+            given_up.result()
+        until(lambda: len(world.seen("slack")) == 2)
+        assert world.seen("slack") == [("message", first), ("message", second)]
+        with AirisHook(system="slack") as hub:
+            hub.commit(f"{hub.consumer}-runs", 5)
+        world.fire()
+        with pytest.raises(AirflowFailException, match="Another run has taken over"):
+            successor.result()
+
+
+def place_of_runs() -> int:
+    with AirisHook(system="slack") as hub:
+        return hub.committed(f"{hub.consumer}-runs")
+
+
 def test_a_burst_of_a_thousand_alerts_is_shown_once_each(world, capsys):
     for _ in range(1_000):
         world.fire()
@@ -403,6 +428,7 @@ from airflow_provider_airis.operators import deliver, dispatch, slack, pagerduty
 from airflow_provider_airis.hooks import airis, slack, pagerduty
 import airflow.providers.slack.hooks.slack, slack_sdk.errors
 chance = random.Random(seed)
+dispatch.GRACE_S = 0  # the one before is certainly dead
 print("ready", flush=True)
 end = time.monotonic() + seconds
 deaths = 0
@@ -419,7 +445,7 @@ print(deaths, flush=True)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_runs_that_are_killed_at_any_moment_miss_nothing_and_double_nothing(world, system, capsys):
+def test_runs_that_are_killed_at_any_moment_miss_nothing_and_double_nothing(world, system, monkeypatch, capsys):
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     world.proxies[system].order(Fault("latency", seconds=0.02, times=100_000))
@@ -435,6 +461,7 @@ def test_runs_that_are_killed_at_any_moment_miss_nothing_and_double_nothing(worl
                 world.change(chance.choice(world.ids), "acknowledge" if what < 0.8 else "resolve")
             time.sleep(chance.uniform(0, 0.05))
         deaths = killer.stdout.read().strip()
+    monkeypatch.setattr(engine, "GRACE_S", 0)
     run(system)
     with capsys.disabled():
         print(f"\nseed {seed}: {len(world.ids)} alerts, {deaths} runs killed, {len(world.seen(system))} requests taken")
@@ -512,7 +539,7 @@ def test_a_token_that_is_refused_fails_the_wait(hub, connect, monkeypatch):
 
 def test_a_missing_connection_fails_the_wait(monkeypatch):
     monkeypatch.setattr(triggers, "PERMANENT_PAUSE_S", 0)
-    monkeypatch.delenv("AIRFLOW_CONN_AIRIS_DEFAULT")
+    monkeypatch.delenv("AIRFLOW_CONN_AIRIS_DEFAULT", raising=False)
     assert isinstance(asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger()), 30)), TaskFailedEvent)
 
 
