@@ -35,6 +35,16 @@ class _Changes(msgspec.Struct):
     sequence: int
 
 
+class Place(msgspec.Struct, frozen=True):
+    """A consumer's place in the change feed.
+
+    :param updated_at: when it was committed, Unix ms.
+    """
+
+    sequence: int = 0
+    updated_at: int = 0
+
+
 class _UserSyncAnswer(IngestAnswer, frozen=True):
     applied: bool = True
     created: int = 0
@@ -277,18 +287,23 @@ class AirisHook(ApiHook):
 
     def committed(self, consumer: str | None = None) -> int:
         """The sequence that a consumer committed last; 0 if never."""
+        return self.place(consumer).sequence
+
+    def place(self, consumer: str | None = None) -> Place:
+        """What a consumer committed last, and when; 0 if never."""
         try:
             response = self.request("GET", f"{API}/consumers/{quote(consumer or self.consumer, safe='')}")
         except PermanentError as error:
             if error.status == 404:
-                return 0
+                return Place()
             raise
-        return int(self.decode(response, dict[str, Any])["sequence"])
+        return self.decode(response, Place)
 
-    def commit(self, consumer: str, sequence: int, *, force: bool = False) -> None:
-        """Move a consumer's place forward; back only if ``force`` says so."""
+    def commit(self, consumer: str, sequence: int, *, force: bool = False) -> Place:
+        """Move a consumer's place forward, back only if ``force`` says so; returns what is in force."""
         body = {"sequence": sequence, "force": True} if force else {"sequence": sequence}
-        self.request("PUT", f"{API}/consumers/{quote(consumer, safe='')}", json=body)
+        response = self.request("PUT", f"{API}/consumers/{quote(consumer, safe='')}", json=body)
+        return self.decode(response, Place) if response.content else Place(sequence)
 
     def query(
         self,

@@ -198,8 +198,10 @@ class _Run:
         self.read: int | None = None
         self.committed = 0
         self.tried = 0
-        # Odd while a run is at work: a run that sees a higher one has been given up for dead, and sends nothing more.
-        self.number = 0
+        # When it began to send, by the hub's clock. Another run's time there means that this one was given up for dead.
+        self.at_work = f"{hub.consumer}-at-work"
+        self.turn: int | None = None
+        self.given_up = False
         self.commit_due = 0.0
         self.hub_pause, self.pause = _Pause(), _Pause()
         self.told = False
@@ -360,11 +362,13 @@ class _Run:
         self.commit_due = now + COMMIT_S
 
     def _ended(self) -> dict[str, int]:
+        if self.given_up:
+            raise AirflowFailException("Another run has taken over: Airflow had given this one up for dead")
         self._commit(monotonic(), over=True)
         self._tell()
-        if self.number:
+        if self.turn is not None:
             with suppress(RetryableError):
-                self.hub.commit(self._runs, self.number + 1)
+                self.hub.commit(self.at_work, 0, force=True)
         if self.waiting:
             since = iso(min(item.at for item in self.waiting.values()))
             if error := self.pause.error if self._down() else self.hub_pause.error:
@@ -381,28 +385,31 @@ class _Run:
 
     # What the other threads do
 
-    @property
-    def _runs(self) -> str:
-        return f"{self.hub.consumer}-runs"
-
     def _changes(self, seconds: float) -> tuple[list[AlertChange], int]:
         """The next changes. That they may have been sent is written down before any of them is."""
         tried = f"{self.hub.consumer}-tried"
         after = self.read
         if after is None:
-            if not self.number:
-                before = self.hub.committed(self._runs)
-                self.number = (before + 1) | 1
-                self.hub.commit(self._runs, self.number)
-                if before % 2:
-                    self.log.info("The run before has not ended; if it still sends something, that comes first")
-                    self.stopped.wait(GRACE_S)
-            after = self.committed = self.hub.committed(self.hub.consumer)
-            self.tried = self.hub.committed(tried)
+            after = self.committed = self.hub.committed()
         changes, sequence = self.hub.changes(after=after, limit=PAGE, wait=seconds)
+        if changes and self.turn is None:
+            turn = self._take_over()
+            after = self.committed = self.hub.committed()
+            self.tried = self.hub.committed(tried)
+            changes, sequence = self.hub.changes(after=after, limit=PAGE)
+            self.turn = turn
         if changes and sequence > self.tried:
             self.hub.commit(tried, sequence)
         return changes, sequence
+
+    def _take_over(self) -> int:
+        """Let a run that still lives send nothing more; a consumer of its own says since when one is at work (1)."""
+        before = self.hub.place(self.at_work)
+        turn = self.hub.commit(self.at_work, 1, force=True).updated_at
+        if before.sequence:
+            self.log.info("The run before has not ended: what it is sending may still arrive")
+            self.stopped.wait(GRACE_S)
+        return turn
 
     def _deliver(self, item: _Waiting, refused: bool) -> _Outcome:
         """Show what an alert is now to whom it concerns.
@@ -415,9 +422,10 @@ class _Run:
                 self._check()
             for unwritten in [*item.sent]:
                 self._record(item, unwritten)
-            if self.hub.committed(self._runs) > self.number:
+            if self.hub.place(self.at_work).updated_at != self.turn:
+                self.given_up = True
                 self.stopped.set()
-                raise RetryableError("Another run has taken over")
+                return _Outcome(error=RetryableError("Another run has taken over"), whose="hub")
             alert = self.hub.alert(item.alert_id)
             for target in self._targets(alert):
                 if entry := self._show(item, alert, target):
