@@ -141,10 +141,12 @@ class System:
                 Option("delay_s", "integer", str(self.delay_s), late),
             ]
         if self.target is not None:
+            lingers = "Seconds for which the task waits for more, so that what follows needs no task's start."
             which = "Severities of the alerts that are delivered there; empty for none."
             shared = [
                 Option("target", "string", self.target, f"Whom airis_dispatch_{self.stem} delivers to."),
                 Option("severities", "string", ", ".join(self.severities), which),
+                Option("linger_s", "integer", "30", lingers),
             ]
         return (*shared, *self.options)
 

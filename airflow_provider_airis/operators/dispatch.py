@@ -61,6 +61,7 @@ class AirisDispatchOperator(BaseOperator):
     :param system: stem of an outbound system of the catalog. Its place in the feed is ``<consumer>-<system>``.
     :param airis_conn_id: connection of the hub.
     :param linger_s: seconds without a change after which the task ends; until then the next one needs no task's start.
+        The system's option unless given.
     :param max_run_s: seconds after which it ends in any case.
     """
 
@@ -72,7 +73,7 @@ class AirisDispatchOperator(BaseOperator):
         *,
         system: str,
         airis_conn_id: str = "airis_default",
-        linger_s: float = 30,
+        linger_s: float | None = None,
         max_run_s: float = 600,
         **kwargs: Any,
     ) -> None:
@@ -188,8 +189,9 @@ class _Run:
         self.hub = hub
         self.stopped = threading.Event()
         self.end = monotonic() + operator.max_run_s
+        self.linger_s = float(option(self.system, "linger_s")) if operator.linger_s is None else operator.linger_s
         self.outage_s = min(OUTAGE_S, operator.max_run_s / 2)
-        self.quiet = monotonic() + operator.linger_s
+        self.quiet = monotonic() + self.linger_s
         self.waiting: dict[str, _Waiting] = {}
         self.queue: list[tuple[int, int, str]] = []
         self.flying: dict[Future[_Outcome], _Waiting] = {}
@@ -276,7 +278,7 @@ class _Run:
             return
         self.hub_pause.worked()
         if changes:
-            self.quiet = monotonic() + self.operator.linger_s
+            self.quiet = monotonic() + self.linger_s
         for change in changes:
             alert = change.alert
             if item := self.waiting.get(alert.id):

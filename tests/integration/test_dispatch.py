@@ -407,8 +407,9 @@ def at_work() -> int:
 
 
 def test_a_burst_of_a_thousand_alerts_is_shown_once_each(world, capsys):
-    for _ in range(1_000):
-        world.fire()
+    place = world.place("pagerduty")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: world.fire(name=f"alert {number}"), range(1_000)))
     started = time.monotonic()
     run("pagerduty")
     with capsys.disabled():
@@ -416,11 +417,9 @@ def test_a_burst_of_a_thousand_alerts_is_shown_once_each(world, capsys):
     assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in world.ids)
     before = len(world.proxies["pagerduty"].seen)
     with AirisHook(system="pagerduty") as hub:
-        hub.commit(hub.consumer, 0, force=True)
+        hub.commit(hub.consumer, place, force=True)
     run("pagerduty")
-    sent = [alert_id for _, alert_id in world.seen("pagerduty")[1_000:]]
-    assert not set(sent) & set(world.ids)
-    assert len(world.proxies["pagerduty"].seen) - before == len(sent)
+    assert len(world.proxies["pagerduty"].seen) == before
 
 
 # Imports once, then forks a run after the other, each killed in its midst.
@@ -452,7 +451,7 @@ def test_runs_that_are_killed_at_any_moment_miss_nothing_and_double_nothing(worl
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     world.proxies[system].order(Fault("latency", seconds=0.02, times=100_000))
-    command = [sys.executable, "-c", DIES, system, str(seed), "9"]
+    command = [sys.executable, "-c", DIES, system, str(seed), "6"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as killer:
         assert killer.stdout
         assert killer.stdout.readline() == "ready\n"
