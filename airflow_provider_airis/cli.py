@@ -25,6 +25,20 @@ Exit status 0: it works; 1: it does not, and the answer says why."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["hub"]:
+        return _hub(arguments[1:])
+    options = parser().parse_args(arguments)
+    if options.command == "plan-backfill":
+        return _plan_backfill(options)
+    if options.command == "routes":
+        from airflow_provider_airis.routes.command import check_file, follow_alert
+
+        return check_file(options.file) if options.action == "check" else follow_alert(options)
+    return _systems() if options.command == "systems" else _check(options.conn_id)
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes; those of ``hub`` are its own."""
     parser = argparse.ArgumentParser(
         prog="airis",
         description="AIRIS-MON with Apache Airflow: collects metrics and events into the hub, carries its alerts out.",
@@ -48,6 +62,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=BY_STEM["airis"].default_conn_id,
         help="id of the connection (default: %(default)s)",
     )
+    routes = commands.add_parser(
+        "routes", help="check a routing file, and whom an alert reaches", description="Routing files of alerts."
+    ).add_subparsers(dest="action", metavar="ACTION", required=True)
+    tree = routes.add_parser(
+        "check",
+        help="print the tree of a routing file, or all that is wrong with it",
+        description="Exit status 0: the file is right; 1: it is not, and every mistake is printed with its line.",
+    )
+    reached = routes.add_parser(
+        "test",
+        help="print the receivers that an alert reaches, each with its group",
+        description="Follows an alert through a routing file. Exit status 1: the file is wrong.",
+    )
+    for action in (tree, reached):
+        action.add_argument("file", metavar="FILE", help="the routing file, YAML")
+    reached.add_argument(
+        "--alert",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=_label,
+        metavar="LABEL=VALUE",
+        help="the alert's labels: alertname=x severity=critical model_id=y, and its tags",
+    )
+    reached.add_argument("--json", action="store_true", help="print the answer as JSON")
     backfill = commands.add_parser(
         "plan-backfill",
         help="what a backfill would read and cost, before it does",
@@ -64,12 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--{name}", action="append", metavar=name.upper(), help="read only this one; may be given several times"
         )
     backfill.add_argument("--json", action="store_true", help="print the plan as JSON")
-    if arguments[:1] == ["hub"]:
-        return _hub(arguments[1:])
-    options = parser.parse_args(arguments)
-    if options.command == "plan-backfill":
-        return _plan_backfill(options)
-    return _systems() if options.command == "systems" else _check(options.conn_id)
+    return parser
 
 
 def _day(text: str) -> date:
@@ -77,6 +111,13 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a day like 2026-11-01") from None
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no label like severity=critical")
+    return name, value
 
 
 def _hub(arguments: list[str]) -> int:
@@ -100,7 +141,8 @@ def _systems() -> int:
 
 
 def _plan_backfill(options: argparse.Namespace) -> int:
-    _prepare()
+    # What goes wrong is in the plan; a log beside it would break what reads --json.
+    _prepare("CRITICAL")
     from airflow_provider_airis.errors import AirisError
     from airflow_provider_airis.planning import plan
 
@@ -121,10 +163,10 @@ def _plan_backfill(options: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def _prepare() -> None:
+def _prepare(level: str = "ERROR") -> None:
     # As `airflow connections test` does: the metadata database is looked up only in this context.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", level)
 
 
 def _check(conn_id: str) -> int:

@@ -14,11 +14,13 @@ class RetryableError(AirisError):
     """The same request may succeed later: a timeout, a reset, HTTP 429 or 5xx.
 
     :param retry_after: seconds that the system asked to wait, where it said so.
+    :param status: the HTTP status, where there was one.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, status: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.status = status
 
 
 class PermanentError(AirisError):

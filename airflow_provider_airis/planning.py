@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_airis.catalog import BY_STEM, System
-from airflow_provider_airis.errors import PermanentError
+from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.records import Window, from_ms
 
 if TYPE_CHECKING:
@@ -90,15 +90,14 @@ class Plan(msgspec.Struct, frozen=True):
         from rich.table import Table
 
         title = f"{BY_STEM[self.source].title}, {_days(self.first, self.last)}: {_many(self.runs, 'run')} of a day each"
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_footer=True)
         several = len(self.parts) > 1
-        table.add_column("Reads", footer="together" if several else "")
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_footer=several)
+        table.add_column("Reads", "together")
         for name, text in (("series", "{:,}"), ("calls", "{:,}"), ("points", "{:,}"), ("dollars", "${:,.4f}")):
             most = ", at most" if name in ("points", "dollars") else ""
-            footer = text.format(self._sum(name)) if several else ""
-            table.add_column(f"{name.title()}{most}", footer, justify="right")
+            table.add_column(f"{name.title()}{most}", text.format(self._sum(name)), justify="right")
         for part in self.parts:
-            reads = ", ".join(map(str, part.reads.values())) or "all"
+            reads = ", ".join(str(value) for value in part.reads.values() if value) or "the connection's"
             table.add_row(reads, f"{part.series:,}", f"{part.calls:,}", f"{part.points:,}", f"${part.dollars:,.4f}")
         yield table
         ages = Table("Days", "Runs", "Points are", box=box.SIMPLE_HEAD)
@@ -143,9 +142,11 @@ def plan(
     windows = list(Window.between(start, end).split(DAY_S))
     planned, kept = [], set[date]()
     for task in _tasks(dag_id, conn_id, parts):
-        readings = list(_planned(system, task, windows))
+        readings = _planned(system, task, windows)
         kept |= {_day(reading) for reading in readings if reading.period_s}
         planned.append(_part(task, readings))
+    if not any(part.stretches for part in planned):
+        raise PermanentError("; ".join(reason for part in planned for reason in part.missing.values()))
     command = None
     if kept:
         command = (
@@ -155,11 +156,15 @@ def plan(
     return Plan(system.stem, dag_id, first, last, len(kept), len(windows) - len(kept), planned, command)
 
 
-def _planned(system: System, task: Task, windows: Sequence[Window]) -> Iterator[Reading]:
+def _planned(system: System, task: Task, windows: Sequence[Window]) -> list[Reading]:
+    """What a task would read; nothing if its part of the source cannot be asked, which is then among its failures."""
     try:
-        yield from task.operator.plan(windows)
+        return list(task.operator.plan(windows))
     except NotImplementedError as error:
         raise PermanentError(f"{system.title} cannot be planned: {error}") from error
+    except AirisError as error:
+        task.operator.failures["/".join(map(str, task.mapped.values()))] = error
+        return []
 
 
 def _part(task: Task, readings: Sequence[Reading]) -> Part:

@@ -36,8 +36,8 @@ DENSE = [metric.name for metric in METRICS if not metric.name.startswith(("gpu",
 
 
 @contextmanager
-def stand_in(endpoints: int) -> Iterator[tuple[Server, httpx2.Client]]:
-    """The stand-in with endpoints of one variant that are never silent."""
+def stand_in(endpoints: int, idle: int = 0) -> Iterator[tuple[Server, httpx2.Client]]:
+    """The stand-in with endpoints of one variant, without a GPU: nobody asks the ``idle`` first of them anything."""
     span = ("--history-from", (NOW - timedelta(days=16)).isoformat(), "--history-until", NOW.isoformat())
     with (
         Server("sandbox.sagemaker", "--endpoints", "0", *span) as server,
@@ -45,7 +45,10 @@ def stand_in(endpoints: int) -> Iterator[tuple[Server, httpx2.Client]]:
     ):
         created = (NOW - timedelta(days=30)).isoformat()
         for number in range(endpoints):
-            control.post("endpoints", json={"name": f"endpoint-{number:03}", "created": created}).raise_for_status()
+            endpoint = {"name": f"endpoint-{number:03}", "created": created}
+            if number < idle:
+                endpoint["idle_until"] = (NOW + timedelta(days=1)).isoformat()
+            control.post("endpoints", json=endpoint).raise_for_status()
         os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(
             {
                 "conn_type": "aws",
@@ -158,9 +161,36 @@ def parsing() -> dict[str, Any]:
     }
 
 
+def silence() -> dict[str, Any]:
+    """An hour of the live Dag, 100 endpoints of which 30 idle: billed metrics, and what is paid in a month for them.
+
+    ``silent_every_s`` of 0, 900 (the default) and 3600; all with ``lookback_s`` of 900.
+    """
+    windows = [(NOW - timedelta(minutes=5 * n + 5), NOW - timedelta(minutes=5 * n)) for n in range(12)]
+    figures: dict[str, Any] = {}
+    # To the operator it is the end of the hour, however late that hour is read.
+    now = patch("airflow_provider_airis.operators.sagemaker.timezone.utcnow", return_value=NOW)
+    with now, stand_in(100, idle=30) as (_, control):
+        for every in (0, 900, 3600):
+            requested = 0
+            for start, end in windows:
+                begin = start - timedelta(seconds=900 + every)
+                *_, operator = read(begin, end, lookback_s=900, silent_every_s=every)
+                requested += operator.summary()["metrics_requested"]
+            figures[f"metrics_requested_{every}"] = requested
+            figures[f"cloudwatch_calls_{every}"] = counted(control)[0]
+            figures[f"usd_a_month_{every}"] = requested * 24 * 30 / 100_000
+    return figures
+
+
 def run() -> dict[str, Any]:
-    """All three."""
-    results = {"window": window_of_15_minutes(), "backfill": backfill(), "parsing": parsing()}
+    """All four."""
+    results = {
+        "window": window_of_15_minutes(),
+        "backfill": backfill(),
+        "parsing": parsing(),
+        "silence": silence(),
+    }
     for name, row in results.items():
         print(name)
         for figure, value in row.items():

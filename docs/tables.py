@@ -93,7 +93,8 @@ def connections(page: Path, _: str | None) -> str:
                 f"`{s.connection_type}`",
                 f"`{s.default_conn_id}`",
                 f"`{s.stem}`" if s.requires else "none",
-                ", ".join(re.split(r"[<>=]", wanted)[0] for wanted in s.requires) or "this provider",
+                ", ".join(re.split(r"[<>=]", wanted)[0] for wanted in s.requires)
+                or ("this provider" if s.form else "Apache Airflow"),
             )
             for s in SYSTEMS
         ),
@@ -156,6 +157,15 @@ def metrics(_: Path, stem: str | None) -> str:
     return "\n\n".join(parts)
 
 
+def dimensions(_: Path, stem: str | None) -> str:
+    """By what a system tells its series apart, and which metrics it keeps so."""
+    by: dict[str, list[str]] = {}
+    for metric in BY_STEM[stem or ""].metrics:
+        for names in metric.dimensions:
+            by.setdefault(names, []).append(f"`{metric.name}`")
+    return table(("Dimensions", "Metrics"), ((f"`{names}`", ", ".join(metrics)) for names, metrics in by.items()))
+
+
 def events(_: Path, stem: str | None) -> str:
     """The events of a system."""
     rows = [(f"`{event.event_type}`", event.description) for event in BY_STEM[stem or ""].events]
@@ -177,6 +187,7 @@ TABLES: dict[str, Callable[[Path, str | None], str]] = {
     "fields": fields,
     "options": options,
     "metrics": metrics,
+    "dimensions": dimensions,
     "events": events,
     "dags": dags,
 }

@@ -61,7 +61,6 @@ pidfile {folder}/slapd.pid
 argsfile {folder}/slapd.args
 TLSCertificateFile {folder}/certificate.pem
 TLSCertificateKeyFile {folder}/key.pem
-{settings}
 database mdb
 suffix "{base}"
 rootdn "{admin}"
@@ -74,6 +73,7 @@ index modifyTimestamp eq
 overlay memberof
 overlay ppolicy
 limits dn.exact="{login}" {limits}
+{access}
 access to attrs=userPassword by anonymous auth by * none
 access to * by dn.exact="{login}" read by * none
 """
@@ -95,7 +95,7 @@ class Slapd:
 
     :param folder: for all its files.
     :param users: how many people to make up; none if ``ldif`` has the entries.
-    :param limits: of the login, in slapd's words; ``settings``: more lines of its configuration.
+    :param limits: of the login, in slapd's words, and ``access``: more of its rules, which come first.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Slapd:
         names: Sequence[str] = (),
         password: str = "",
         limits: str = LIMITS,
-        settings: str = "",
+        access: str = "",
     ) -> None:
         self.folder = folder
         self.password, self.admin_password = password or secrets.token_urlsafe(16), secrets.token_urlsafe(16)
@@ -119,8 +119,7 @@ class Slapd:
         (folder / "data").mkdir()
         self.ca_certs_file = _certificate(folder, [host, *names])
         self._conf = folder / "slapd.conf"
-        words = {"folder": folder, "base": BASE_DN, "admin": ADMIN, "login": LOGIN, "limits": limits}
-        self._conf.write_text(_CONF.format(password=_hashed(self.admin_password), settings=settings, **words))
+        self._configure(limits, access)
         loaded = folder / "load.ldif"
         with loaded.open("w") as file:
             file.writelines(_top(self.password))
@@ -145,6 +144,16 @@ class Slapd:
             "ca_certs_file": str(self.ca_certs_file),
         }
         (folder / "account.json").write_text(json.dumps(account, indent=1))
+
+    def _configure(self, limits: str, access: str) -> None:
+        words = {"base": BASE_DN, "admin": ADMIN, "login": LOGIN, "limits": limits, "access": access}
+        self._conf.write_text(_CONF.format(folder=self.folder, password=_hashed(self.admin_password), **words))
+
+    def configure(self, *, limits: str = LIMITS, access: str = "") -> None:
+        """Start it again with other limits and rules, on the entries that are there."""
+        self.stop()
+        self._configure(limits, access)
+        self.start()
 
     def start(self) -> None:
         """Start it on the entries that are there."""

@@ -1,9 +1,9 @@
 """The main job, end to end, on this machine: ``make demo``.
 
-Starts the hub, the stand-ins and Airflow; backfills two days of SageMaker's metrics while the live sync runs, lets one
-endpoint's latency go bad and recover, and compares what the source has published with what the hub holds and what
-Slack and PagerDuty were sent. ``--once`` ends there, with status 1 if anything is missing, doubled or undelivered;
-otherwise everything stays up until Ctrl-C.
+Starts the hub, the other systems and Airflow; backfills two days of SageMaker's metrics while the live syncs run, lets
+one endpoint's latency go bad and recover, and compares what each system has with what the hub holds, and what the hub
+fired with what Slack and PagerDuty were sent. ``--once`` ends there, with status 1 if anything is missing, doubled or
+undelivered; otherwise everything stays up until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from airflow_provider_airis.records import Window, iso, to_ms
 from sandbox.airflow import Airflow, end_sessions
 from sandbox.process import ROOT, Server, serve
 from sandbox.topology import HISTORY_DAYS, PEERS, arguments, connections, hub_arguments
-from sandbox.verify import Tally, compare
+from sandbox.verify import Tally, compare, compare_users
 
 SYNC, RECONCILE = "airis_sync_sagemaker", "airis_reconcile_sagemaker"
 DISPATCH = ("airis_dispatch_slack", "airis_dispatch_pagerduty")
@@ -125,6 +125,7 @@ class Report:
     slack_updates: int = 0
     pagerduty_events: int = 0
     dispatch_latency_s: dict[str, float] = field(default_factory=lambda: {"p50": 0.0, "max": 0.0})
+    systems: dict[str, dict[str, int]] = field(default_factory=dict)
     setup_s: float = 0.0
     total_s: float = 0.0
 
@@ -144,7 +145,13 @@ class Report:
             for name, number in expected.items()
             if getattr(self, name) != number
         ]
-        return faults if self.points_published else [*faults, "nothing was published"]
+        if not self.points_published:
+            faults.append("nothing was published")
+        for stem, counts in self.systems.items():
+            title = BY_STEM[stem].title
+            faults += [f"{title}: {counts[wrong]:,} {wrong}" for wrong in ("missing", "doubled") if counts[wrong]]
+            faults += [] if counts["published"] else [f"{title} had nothing to read"]
+        return faults
 
 
 class Demo:
@@ -160,13 +167,14 @@ class Demo:
         today = (now - timedelta(minutes=31)).replace(hour=0, minute=0)
         self.history = Window.between(today - timedelta(days=HISTORY_DAYS), today)
         self.live_from = to_ms(now)
-        self.peers = PEERS
+        self.peers = [peer for peer in PEERS if not peer.missing]
         self.running: dict[str, Server] = {}
         self.sequence = self.fired = 0
         self.changes: dict[str, int] = {}
         self.deliveries: list[Delivery] = []
         self.incident = ""
         self.backfilled = False
+        self.synced: set[str] = set()
         self.counted = 0.0
 
     def start(self, *, welcome: bool) -> None:
@@ -176,6 +184,9 @@ class Demo:
         """
         migration = self.airflow.begin("db", "migrate")
         secrets = self.airflow.secrets
+        for peer in PEERS:
+            if peer.missing:
+                self.display.say(f"{BY_STEM[peer.stem].title} is left out: {peer.needs} is not installed", "yellow")
         private = self.airflow.home / "secrets"
         times = zip(("history_from", "history_until", "live_from"), self._times(), strict=True)
         places = {"secrets": str(private), **dict(times)}
@@ -200,13 +211,13 @@ class Demo:
         for conn_id, connection in connections(secrets, hub=hub, dashboard=hub, peers=self.addresses).items():
             self.airflow.call("POST", "/connections", json={"connection_id": conn_id, **connection})
         with self.display.phase("the shipped Dags are there"):
-            if not self._until(lambda: {SYNC, RECONCILE, *DISPATCH} <= self._dags(), 120):
+            if not self._until(lambda: {*self._sync_dags(), RECONCILE, *DISPATCH} <= self._dags(), 120):
                 raise DemoError(f"the Dags did not appear: {self.airflow.call('GET', '/importErrors')}")
         if welcome:
             self.show_addresses()
 
-    def work(self) -> Tally:
-        """Backfill, live sync, alert out and resolved; then compare."""
+    def work(self) -> dict[str, Tally]:
+        """Backfill, live syncs, alert out and resolved; then compare, by system."""
         first, last = (iso(at)[:10] for at in (self.history.start, self.history.end - 1))
         with self.display.phase(f"airflow backfill create --dag-id {RECONCILE} --from-date {first} --to-date {last}"):
             command = ("backfill", "create", "--dag-id", RECONCILE, "--from-date", first, "--to-date", last)
@@ -214,9 +225,8 @@ class Demo:
         with self.display.phase("scheduler and triggerer are healthy"):
             self.airflow.start("scheduler", "triggerer")
             self.airflow.wait()
-        for dag_id in DISPATCH:
+        for dag_id in (*DISPATCH, *self._sync_dags()):
             self._enable(dag_id)
-        self._enable(SYNC)
         # Enabled before, the Dag would have run yesterday on its own schedule, and that is one day of the backfill.
         self._enable(RECONCILE)
         span = {"from": iso(self.history.start), "to": iso(self.history.end)}
@@ -224,20 +234,29 @@ class Demo:
         if not self._until(self._step, LIMIT_S):
             self.display.say(f"not all was done within {LIMIT_S} s; logs are in {self.directory}", "bold red")
         self.display.settle()
-        with self.display.phase("compared point for point with what the source has published"):
-            return compare(self.addresses["sagemaker"], self.hub, [self.history, *self._synced()])
+        with self.display.phase("compared record for record with what the systems have"):
+            return {peer.stem: self._compare(peer.stem) for peer in self.peers if BY_STEM[peer.stem].flow == "inbound"}
 
-    def report(self, tally: Tally, setup_s: float, seconds: float) -> Report:
+    def _compare(self, stem: str) -> Tally:
+        windows = self._synced(f"airis_sync_{stem}")
+        if stem == "sagemaker":
+            return compare(self.addresses[stem], self.hub, [self.history, *windows])
+        if stem == "active_directory":
+            return compare_users(self.airflow.home / "secrets" / stem, self.hub, stem)
+        return compare(self.addresses[stem], self.hub, windows, stem)
+
+    def report(self, tallies: dict[str, Tally], setup_s: float, seconds: float) -> Report:
         """The figures, from the hub, the stand-ins and Airflow, as they are now: something may have come late."""
         self._watch_alerts()
         self._watch_deliveries()
         kinds = [delivery.kind for delivery in self.deliveries]
         waits = [(d.at - self.changes[d.change]) / 1000 for d in self.deliveries if d.change in self.changes]
+        points = [tally for stem, tally in tallies.items() if BY_STEM[stem].metrics]
         return Report(
-            points_published=tally.published,
-            points_in_hub=tally.in_hub,
-            points_missing=tally.missing,
-            points_doubled=tally.doubled,
+            points_published=sum(tally.published for tally in points),
+            points_in_hub=sum(tally.in_hub for tally in points),
+            points_missing=sum(tally.missing for tally in points),
+            points_doubled=sum(tally.doubled for tally in points),
             backfill_runs=len(self._runs(RECONCILE, run_type="backfill", state="success")),
             alerts_fired=self.fired,
             slack_messages=kinds.count("message"),
@@ -246,6 +265,10 @@ class Demo:
             dispatch_latency_s={
                 "p50": round(statistics.median(waits), 1) if waits else 0.0,
                 "max": round(max(waits, default=0.0), 1),
+            },
+            systems={
+                stem: {name: getattr(tally, name) for name in ("published", "in_hub", "missing", "doubled")}
+                for stem, tally in tallies.items()
             },
             setup_s=round(setup_s, 1),
             total_s=round(setup_s + seconds, 1),
@@ -289,7 +312,6 @@ class Demo:
         self._watch_deliveries()
         told = {delivery.kind for delivery in self.deliveries}
         if not self.incident and self._runs(SYNC, state="success"):
-            self.display.say("live sync: the first minutes are in the hub")
             self.incident = "on"
             self.source.post("/_sandbox/incidents", json={"endpoint": self.endpoint}).raise_for_status()
             self.display.say(f"incident: {self.endpoint} answers 20 times slower from now on", "yellow")
@@ -297,7 +319,19 @@ class Demo:
             self.incident = "over"
             self.source.patch("/_sandbox/incidents", json={"endpoint": self.endpoint}).raise_for_status()
             self.display.say(f"incident: {self.endpoint} is as fast as before", "yellow")
-        return self._backfilled() and {"update", "resolve"} <= told
+        return all([self._backfilled(), self._all_synced(), {"update", "resolve"} <= told])
+
+    def _all_synced(self) -> bool:
+        """Whether each system was read at least once; says so as it comes true."""
+        for dag_id in self._sync_dags():
+            if dag_id not in self.synced and self._runs(dag_id, state="success"):
+                self.synced.add(dag_id)
+                title = BY_STEM[dag_id.removeprefix("airis_sync_")].title
+                self.display.say(f"live sync: {title} is in the hub")
+        return self.synced.issuperset(self._sync_dags())
+
+    def _sync_dags(self) -> list[str]:
+        return [dag_id for peer in self.peers for dag_id in BY_STEM[peer.stem].dag_ids if "_sync_" in dag_id]
 
     def _backfilled(self) -> bool:
         if self.backfilled:
@@ -323,10 +357,10 @@ class Demo:
         held = self.hub.get("/api/v1/metrics/coverage", params=span).raise_for_status().json()["series"]
         self.display.progress("backfill", sum(series["points"] for series in held), self.expected)
 
-    def _synced(self) -> list[Window]:
+    def _synced(self, dag_id: str) -> list[Window]:
         """The live windows that finished runs have read; neighbours are one."""
         windows: list[Window] = []
-        for run in sorted(self._runs(SYNC, state="success"), key=lambda run: run["data_interval_start"]):
+        for run in sorted(self._runs(dag_id, state="success"), key=lambda run: run["data_interval_start"]):
             start, end = (
                 to_ms(datetime.fromisoformat(run[key])) for key in ("data_interval_start", "data_interval_end")
             )
@@ -448,14 +482,22 @@ def write_report(directory: Path, report: Report) -> None:
     draft.replace(directory / "report.json")
 
 
-def show(display: Display, report: Report, tally: Tally) -> None:
+def show(display: Display, report: Report, tallies: dict[str, Tally]) -> None:
     """The final table, and what is wrong if anything is."""
     table = Table("figure", "value", title="What the source and the hub say", title_justify="left")
     for name, value in asdict(report).items():
+        if name == "systems":
+            continue
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
         table.add_row(name, text)
     display.console.print(table)
-    for fault in [*report.faults(), *tally.examples]:
+    table = Table("system", title="Record for record", title_justify="left")
+    for name in ("published", "in_hub", "missing", "doubled"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for stem, counts in report.systems.items():
+        table.add_row(BY_STEM[stem].title, *(f"{count:,}" for count in counts.values()))
+    display.console.print(table)
+    for fault in [*report.faults(), *(example for tally in tallies.values() for example in tally.examples)]:
         display.say(fault, "bold red")
 
 
@@ -475,10 +517,10 @@ def main() -> int:
             demo = Demo(directory, display)
             try:
                 demo.start(welcome=not options.once)
-                tally = demo.work()
-                report = demo.report(tally, float(os.environ.get("AIRIS_DEMO_SETUP_S", "0")), display.seconds)
+                tallies = demo.work()
+                report = demo.report(tallies, float(os.environ.get("AIRIS_DEMO_SETUP_S", "0")), display.seconds)
                 write_report(options.directory, report)
-                show(display, report, tally)
+                show(display, report, tallies)
                 status = 1 if report.faults() else 0
                 if not options.once:
                     demo.stay()

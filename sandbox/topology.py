@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
+import shutil
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 REGION = "us-east-1"
+PROJECT = "airis-sandbox"
+USERS = 2000
 ENDPOINTS = 20
 HISTORY_DAYS = 2
 BUNDLES = [
@@ -39,6 +44,7 @@ class Peer:
     :param connections: from its address and the secrets, connection ids to fields.
     :param arguments: what it is given beside host and port; :func:`arguments` fills the braces in.
     :param settings: of its section of ``airflow.cfg``.
+    :param needs: a program that may not be there.
     """
 
     stem: str
@@ -47,6 +53,12 @@ class Peer:
     arguments: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     published: bool = False
+    needs: str | None = None
+
+    @property
+    def missing(self) -> bool:
+        """Whether this machine lacks the program that it needs."""
+        return self.needs is not None and shutil.which(self.needs, path=f"{os.environ['PATH']}:/usr/sbin") is None
 
     @property
     def module(self) -> str:
@@ -72,6 +84,38 @@ PEERS = (
         settings={"schedule": "* * * * *", "delay_s": "10", "regions": REGION},
     ),
     Peer(
+        "vertex_ai",
+        8794,
+        lambda url, _made: {
+            "google_cloud_default": {
+                "conn_type": "google_cloud_platform",
+                "extra": json.dumps(
+                    {"project": PROJECT, "is_anonymous": True, "monitoring_endpoint": url, "aiplatform_endpoint": url}
+                ),
+            }
+        },
+        arguments=("--project", PROJECT, "--endpoints", "10", "--ingest-delay-s", "5", *_TIMES),
+        settings={"schedule": "* * * * *", "delay_s": "10"},
+    ),
+    Peer(
+        "active_directory",
+        8795,
+        lambda url, made: {
+            "ldap_default": {
+                "conn_type": "ldap",
+                "host": url,
+                "login": "cn=airis,ou=services,dc=example,dc=com",
+                "password": made["ldap_password"],
+                "extra": json.dumps({"ca_certs_file": f"{made['directory']}/active_directory/certificate.pem"}),
+            }
+        },
+        arguments=(
+            *("--users", str(USERS), "--folder", "{secrets}/active_directory", "--names", "active-directory"),
+            *("--password-file", "{secrets}/ldap_password"),
+        ),
+        needs="slapd",
+    ),
+    Peer(
         "slack",
         8792,
         lambda url, made: {
@@ -93,6 +137,74 @@ PEERS = (
                 "password": made["pagerduty_key"],
             }
         },
+        published=True,
+    ),
+    Peer(
+        "webhook",
+        8796,
+        lambda url, made: {
+            "webhook_default": {"conn_type": "webhook", "host": f"{url}/alerts", "password": made["webhook_secret"]}
+        },
+        arguments=("--secret-file", "{secrets}/webhook_secret"),
+        published=True,
+    ),
+    Peer(
+        "teams",
+        8797,
+        lambda url, made: {
+            "teams_default": {
+                "conn_type": "teams",
+                "host": url,
+                "password": "/workflows/sandbox/triggers/manual/paths/invoke?api-version=1&sig="
+                + made["teams_signature"],
+            }
+        },
+        published=True,
+    ),
+    Peer(
+        "email",
+        8798,
+        lambda url, made: {
+            "smtp_default": {
+                "conn_type": "smtp",
+                "host": urlsplit(url).hostname or "",
+                "port": str(urlsplit(url).port),
+                "login": "airis",
+                "password": made["smtp_password"],
+                # STARTTLS, with a certificate that nobody vouches for.
+                "extra": json.dumps(
+                    {"from_email": "AIRIS-MON <airis@example.com>", "disable_ssl": True, "ssl_context": "none"}
+                ),
+            }
+        },
+        arguments=("--password-file", "{secrets}/smtp_password"),
+    ),
+    Peer(
+        "servicenow",
+        8800,
+        lambda url, made: {
+            "servicenow_default": {
+                "conn_type": "servicenow",
+                "host": url,
+                "login": "airis",
+                "password": made["servicenow_password"],
+            }
+        },
+        arguments=("--password-file", "{secrets}/servicenow_password"),
+        published=True,
+    ),
+    Peer(
+        "jira",
+        8801,
+        lambda url, made: {
+            "jira_default": {
+                "conn_type": "airis_jira",
+                "host": url,
+                "login": "airis@example.com",
+                "password": made["jira_token"],
+            }
+        },
+        arguments=("--token-file", "{secrets}/jira_token"),
         published=True,
     ),
 )
@@ -152,7 +264,10 @@ def arguments(peer: Peer, **places: str) -> tuple[str, ...]:
 
 
 def generate_secrets(directory: Path) -> dict[str, str]:
-    """Generate the secrets that the directory lacks, a file each for the owner's eyes only; all by file name."""
+    """Generate the secrets that the directory lacks, a file each for the owner's eyes only.
+
+    :return: all of them by file name, and ``directory``.
+    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     made: dict[str, str] = {}
 
@@ -166,7 +281,10 @@ def generate_secrets(directory: Path) -> dict[str, str]:
     secret("fernet_key", lambda: urlsafe_b64encode(secrets.token_bytes(32)).decode())
     secret("pagerduty_key", lambda: secrets.token_hex(16))
     secret("slack_token", lambda: f"xoxb-{secrets.token_urlsafe(32)}")
-    for name in ("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jwt_secret", "postgres_password"):
+    for name in (
+        *("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jira_token", "jwt_secret", "ldap_password"),
+        *("postgres_password", "servicenow_password", "smtp_password", "teams_signature", "webhook_secret"),
+    ):
         secret(name, lambda: secrets.token_urlsafe(48))
     secret("sql_alchemy_conn", lambda: f"postgresql+psycopg2://airflow:{made['postgres_password']}@postgres/airflow")
     tokens = {"airflow": ("hub_token", []), "admin": ("hub_admin_token", ["admin"])}
@@ -179,7 +297,7 @@ def generate_secrets(directory: Path) -> dict[str, str]:
             }
         ),
     )
-    return made
+    return made | {"directory": str(directory)}
 
 
 def connections(

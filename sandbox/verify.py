@@ -1,11 +1,15 @@
-"""Compares, point for point, what the SageMaker stand-in has published with what the hub holds."""
+"""Compares, record for record, what the demo's systems hold with what the hub does."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import msgspec
@@ -49,48 +53,111 @@ class Tally:
             self.examples.append(f"{fault}: {source} {name} {dict(sorted(tags))} {iso(at)}")
 
 
-def compare(stand_in: str, hub: httpx2.Client, windows: Iterable[Window]) -> Tally:
-    """Compare every series over every window.
+def compare(stand_in: str, hub: httpx2.Client, windows: Iterable[Window], stem: str = "sagemaker") -> Tally:
+    """Compare every series of a system over every window.
 
-    :param stand_in: address of ``sandbox.sagemaker``.
+    :param stand_in: address of ``sandbox.<stem>``.
     :param hub: a client of the hub with a token that may read.
     """
     tally = Tally()
+    published = _PUBLISHED[stem]
     with httpx2.Client(base_url=stand_in, timeout=300) as source:
         for window in (part for whole in windows for part in whole.split(SLICE_S)):
             span = {"from": iso(window.start), "to": iso(window.end)}
+            truth: dict[Series, dict[int, float]] = {}
             with source.stream("GET", "/_sandbox/truth", params=span) as lines:
-                truth = dict(map(_published, lines.iter_lines()))
+                for line in map(msgspec.json.decode, lines.iter_lines()):
+                    owner, name, tags = published(line)
+                    truth[owner, name, frozenset(tags.items())] = dict(line["points"])
             held: dict[Series, list[tuple[int, float]]] = defaultdict(list)
-            for series, points in _held(hub, window):
+            for series, points in _held(hub, window, _PREFIXES[stem]):
                 held[series] += points
             for series in truth.keys() | held.keys():
                 tally.add(series, truth.get(series, {}), held[series])
     return tally
 
 
-def _published(line: str) -> tuple[Series, dict[int, float]]:
-    series = msgspec.json.decode(line)
-    dimensions = series["dimensions"]
+def _sagemaker(line: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
+    dimensions = line["dimensions"]
+    owner = dimensions.get("EndpointName") or dimensions["InferenceComponentName"]
     tags = {
         **{re.sub(r"\B([A-Z])", r"_\1", name).lower(): value for name, value in dimensions.items()},
         "dimensions": "/".join(dimensions),
-        "account_id": series["account"],
+        "account_id": line["account"],
         "cloud_provider": "aws",
         "service": "sagemaker",
-        "region": series["region"],
-        "statistic": series["statistic"],
+        "region": line["region"],
+        "statistic": line["statistic"],
         "period_s": "60",
     }
-    owner = dimensions.get("EndpointName") or dimensions["InferenceComponentName"]
-    key = f"aws-sagemaker-{owner}", series["metric"].lower(), frozenset(tags.items())
-    return key, dict(series["points"])
+    return f"aws-sagemaker-{owner}", line["metric"].lower(), tags
 
 
-def _held(hub: httpx2.Client, window: Window) -> Iterator[tuple[Series, list[tuple[int, float]]]]:
+def _vertex_ai(line: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
+    tags = {
+        "endpoint_id": line["endpoint_id"],
+        "endpoint_name": line["endpoint"],
+        "deployed_model_id": line["model_id"],
+        "deployed_model": line["model"],
+        "location": line["location"],
+        "project_id": line["project"],
+        "cloud_provider": "gcp",
+        "service": "vertex_ai",
+        "statistic": line["statistic"],
+        "period_s": "60",
+        **line["labels"],
+    }
+    return f"gcp-vertex-{line['endpoint']}", line["metric"], tags
+
+
+_PUBLISHED = {"sagemaker": _sagemaker, "vertex_ai": _vertex_ai}
+_PREFIXES = {"sagemaker": "aws-sagemaker-", "vertex_ai": "gcp-vertex-"}
+
+
+def compare_users(directory: Path, hub: httpx2.Client, source: str) -> Tally:
+    """Compare the hub's active users with those that slapd's own client reads.
+
+    :param directory: of ``sandbox.active_directory``.
+    :param source: the directory's name in the hub.
+    """
+    account = json.loads((directory / "account.json").read_text())
+    secret = directory / "admin_password"
+    secret.touch(mode=0o600)
+    secret.write_text(account["admin_password"])
+    where = ("-H", account["host"], "-D", account["admin"], "-y", str(secret), "-b", account["base_dn"])
+    asked = ("-E", "pr=1000/noprompt", "(objectClass=inetOrgPerson)", "entryUUID", "uid", "mail", "title")
+    command = ["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", *where, *asked]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    truth: set[tuple[str, ...]] = set()
+    for entry in filter(None, found.stdout.split("\n\n")):
+        fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line)
+        if "uid" in fields:
+            truth.add(tuple(fields.get(name, "") for name in ("entryUUID", "uid", "mail", "title")))
+    held: list[tuple[str, ...]] = []
+    cursor = None
+    while True:
+        query = {"source": source, "active": "true", "limit": 5000, **({"cursor": cursor} if cursor else {})}
+        page = hub.get("/api/v1/users", params=query).raise_for_status().json()
+        held += [tuple(user.get(name) or "" for name in ("id", "username", "email", "title")) for user in page["users"]]
+        if not (cursor := page["cursor"]):
+            return _tally(truth, held)
+
+
+def _tally(truth: set[tuple[str, ...]], held: list[tuple[str, ...]]) -> Tally:
+    """What is in one and not in the other, or twice."""
+    tally = Tally(published=len(truth), in_hub=len(held), series=len(truth))
+    missing = truth.difference(held)
+    tally.missing, tally.doubled = len(missing), len(held) - len(truth & set(held))
+    tally.examples = [f"missing: {record}" for record in sorted(missing)[:EXAMPLES]]
+    return tally
+
+
+def _held(hub: httpx2.Client, window: Window, prefix: str) -> Iterator[tuple[Series, list[tuple[int, float]]]]:
     answer = hub.get("/api/v1/metrics/query", params={"from": window.start, "to": window.end}, timeout=300)
     if answer.is_error:
         raise RuntimeError(f"the hub answered a query of {window} with {answer.status_code}: {answer.text[:500]}")
     for series in msgspec.json.decode(answer.content)["series"]:
+        if not series["source"].startswith(prefix):
+            continue
         key = series["source"], series["name"], frozenset(series["tags"].items())
         yield key, [(at, value) for at, value in series["points"]]

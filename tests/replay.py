@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.ldap_peer import LdapPeer
+from tests.smtp_peer import SmtpPeer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -46,8 +47,13 @@ class Case:
             _connections=json.dumps(case["connections"]),
         )
 
-    def serve(self) -> AbstractContextManager[Any]:
-        """The peer that this case plays, with ``url``, ``unexpected`` and ``left``; which one, its file says."""
+    def serve(self, *, again: bool = False) -> AbstractContextManager[Any]:
+        """The peer that this case plays, with ``url``, ``unexpected`` and ``left``; which one, its file says.
+
+        :param again: what it plays when the records have been delivered once, if that is something else.
+        """
+        if again and (self.folder / "again.json").exists():
+            return PEERS["exchanges.json"](self.folder / "again.json")
         for name, peer in PEERS.items():
             if (self.folder / name).exists():
                 return peer(self.folder / name)
@@ -77,6 +83,9 @@ class Replay:
         self.left = list(exchanges)
         self.unexpected: list[dict[str, Any]] = []
         self._lock = threading.Lock()
+        self._listen()
+
+    def _listen(self) -> None:
         replay = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -139,7 +148,16 @@ class Replay:
 PEERS: dict[str, Callable[[Path], AbstractContextManager[Any]]] = {
     "exchanges.json": lambda path: Replay(json.loads(path.read_text())),
     "directory.ldif": LdapPeer,
+    "smtp.json": SmtpPeer,
+    "grpc.json": lambda path: _grpc(json.loads(path.read_text())),
 }
+
+
+def _grpc(exchanges: list[dict[str, Any]]) -> Replay:
+    # Google's messages take seconds to import, so only those who serve them do.
+    from tests.grpc_replay import GrpcReplay
+
+    return GrpcReplay(exchanges)
 
 
 def _asks(wanted: dict[str, Any], request: dict[str, Any]) -> bool:

@@ -6,11 +6,35 @@ the tables of the documentation and the contract tests are all read off these ro
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog import active_directory, airis, pagerduty, sagemaker, slack, vertex_ai
+from airflow_provider_airis.catalog import (
+    active_directory,
+    airis,
+    email,
+    jira,
+    pagerduty,
+    sagemaker,
+    servicenow,
+    slack,
+    teams,
+    vertex_ai,
+    webhook,
+)
 from airflow_provider_airis.catalog.system import PACKAGE, EventSpec, Field, Form, MetricSpec, Option, System
 
 __all__ = ["BY_STEM", "PACKAGE", "SYSTEMS", "EventSpec", "Field", "Form", "MetricSpec", "Option", "System"]
 
-SYSTEMS: tuple[System, ...] = (airis.ROW, sagemaker.ROW, vertex_ai.ROW, active_directory.ROW, slack.ROW, pagerduty.ROW)
+SYSTEMS: tuple[System, ...] = (
+    airis.ROW,
+    sagemaker.ROW,
+    vertex_ai.ROW,
+    active_directory.ROW,
+    slack.ROW,
+    pagerduty.ROW,
+    teams.ROW,
+    email.ROW,
+    servicenow.ROW,
+    jira.ROW,
+    webhook.ROW,
+)
 
 BY_STEM: dict[str, System] = {system.stem: system for system in SYSTEMS}

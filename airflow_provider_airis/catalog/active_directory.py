@@ -14,7 +14,7 @@ ROW = System(
     url="https://learn.microsoft.com/windows/win32/ad/active-directory-domain-services",
     connection_type="ldap",
     requires=("ldap3>=2.9.1", "pyasn1>=0.6.1,<0.7"),
-    tested_against="a real OpenLDAP; for what only Active Directory has, a Samba domain controller, by hand",
+    tested_against="a real OpenLDAP; for what only Active Directory has, a Samba domain controller",
     form=Form(
         title="Active Directory / LDAP",
         relabeling={"host": "Servers", "login": "Bind DN or user@domain"},

@@ -17,6 +17,7 @@ import msgspec
 from airflow.sdk import BaseHook
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.hooks.ldap_answers import DIRSYNC, PAGED, receive
 
 if TYPE_CHECKING:
     from typing import Self
@@ -30,8 +31,6 @@ SMALLEST_PAGE = 10
 CONNECT_TIMEOUT_S = 10.0
 EMPTY_PAGES = 1000
 DIRSYNC_BYTES = 1 << 20
-PAGED = "1.2.840.113556.1.4.319"
-DIRSYNC = "1.2.840.113556.1.4.841"
 SHOW_DELETED = "1.2.840.113556.1.4.417"
 IN_CHAIN = "1.2.840.113556.1.4.1941"
 _ACTIVE_DIRECTORY = b"1.2.840.113556.1.4.800"
@@ -413,16 +412,11 @@ class ActiveDirectoryHook(BaseHook):
                     paged_criticality=True,
                 ),
             )
-            result, response = conn.result, conn.response or ()
+            page, result = conn.response, conn.result
             conn.response = None
             if result["result"] != 0:
                 raise self._refused(asked, result)
-            page = [
-                Entry(row["dn"], {name.lower(): values for name, values in row["raw_attributes"].items()})
-                for row in response
-                if row["type"] == "searchResEntry"
-            ]
-            return page, {oid: control["value"] for oid, control in (result.get("controls") or {}).items()}
+            return page, result["controls"]
 
         return self._retried(attempt) if again else attempt()
 
@@ -477,8 +471,8 @@ class ActiveDirectoryHook(BaseHook):
             auto_referrals=False,
             auto_range=False,
             check_names=False,
-            return_empty_attributes=False,
         )
+        conn.post_send_search = lambda number: self._received(conn, number)
         try:
             self._called("to connect", lambda: conn.open(read_server_info=False), url)
             conn.socket.settimeout(seconds)
@@ -492,6 +486,22 @@ class ActiveDirectoryHook(BaseHook):
                 conn.unbind()
             raise
         return conn
+
+    def _received(self, conn: Any, number: int) -> list[Entry]:
+        """The entries of a search. ldap3 decodes every value twice, which takes most of the time of a large reading."""
+        from ldap3.core.results import RESULT_CODES  # type: ignore[import-untyped]
+
+        conn.strategy._outstanding.pop(number, None)
+        answer = receive(conn.socket, number)
+        conn.response = page = [Entry(dn, values) for dn, values in answer.entries]
+        conn.result = {
+            "type": "searchResDone",
+            "result": answer.code,
+            "description": RESULT_CODES.get(answer.code, "unknown"),
+            "message": answer.message,
+            "controls": answer.controls,
+        }
+        return page
 
     @cached_property
     def _credentials(self) -> dict[str, Any]:
@@ -582,9 +592,7 @@ class ActiveDirectoryHook(BaseHook):
         said = self._redacted(" ".join((result.get("message") or "").replace("\x00", "").split()))[:300]
         message = f"{self._asked(asked, url)} was answered {code} {name}" + (f" ({said})" if said else "")
         if code in _PASSING:
-            passing = RetryableError(f"{message}: the same may succeed later")
-            passing.status = code  # type: ignore[attr-defined]
-            return passing
+            return RetryableError(f"{message}: the same may succeed later", status=code)
         advice = _ADVICE.get(code, "")
         if code == 49 and (match := re.search(r"\bdata ([0-9a-f]{3})\b", said)) and match[1] in _REFUSED:
             advice = _REFUSED[match[1]]

@@ -173,7 +173,8 @@ class ApiHook(BaseHook):
         :param params: the query; those that are None are left out.
         :param json: anything that msgspec encodes; or ``content`` as it is.
         :param retry: whether sending it twice does no harm. By default all but a POST or PATCH without an
-            ``Idempotency-Key``. Every attempt sends the same bytes; ``Retry-After`` is honoured.
+            ``Idempotency-Key``, which is sent again only if it was turned away with 429 and a ``Retry-After``. Every
+            attempt sends the same bytes; ``Retry-After`` is honoured.
         :param timeout: seconds, for this request only.
         :param stop: once it is set, no further attempt is waited for.
         :raises RetryableError: timeouts, broken connections, HTTP 408, 425, 429, 500, 502, 503, 504.
@@ -190,6 +191,8 @@ class ApiHook(BaseHook):
             return self._checked(response, path)
 
         policy = self._policy(_harmless(request) if retry is None else retry)
+        if retry is None and not _harmless(request):
+            policy |= {"retry": tenacity.retry_if_exception(_turned_away), "stop": self._last_attempt}
         if stop is not None:
             policy |= {
                 "sleep": tenacity.sleep_using_event(stop),
@@ -226,12 +229,19 @@ class ApiHook(BaseHook):
         return httpx2.AsyncClient(**self._session())
 
     def pages(
-        self, path: str, *, params: Mapping[str, Any] | None = None, items: str, cursor: str = "cursor"
+        self,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        items: str,
+        cursor: str = "cursor",
+        parameter: str | None = None,
     ) -> Iterator[Any]:
         """Yield the items of every page.
 
         :param items: the answer's member that lists them.
         :param cursor: the answer's member that names the next page, and the parameter that asks for it.
+        :param parameter: that parameter, if it has another name.
         :raises PermanentError: the answers have another shape, or the cursors lead nowhere.
         """
         query, seen = dict(params or {}), set()
@@ -246,7 +256,7 @@ class ApiHook(BaseHook):
             if following in seen:
                 break
             seen.add(following)
-            query[cursor] = following
+            query[parameter or cursor] = following
         raise PermanentError(
             f"{self._asked('GET', path)} pages without an end: after {len(seen)} pages its {cursor} "
             "still leads on or back. This is a fault of that system"
@@ -360,10 +370,14 @@ class ApiHook(BaseHook):
         limit = httpx2.USE_CLIENT_DEFAULT if timeout is None else self._timeout(timeout)
         return client.build_request(method, path, params=query or None, content=content, headers=sent, timeout=limit)
 
+    @property
+    def _last_attempt(self) -> tenacity.stop.stop_base:
+        return tenacity.stop_after_attempt(self.retries + 1)
+
     def _policy(self, retry: bool) -> dict[str, Any]:
         return {
             "retry": tenacity.retry_if_exception(_worth_waiting),
-            "stop": tenacity.stop_after_attempt(self.retries + 1 if retry else 1),
+            "stop": self._last_attempt if retry else tenacity.stop_after_attempt(1),
             "wait": _wait,
             "before_sleep": self._announce,
             "reraise": True,
@@ -391,7 +405,7 @@ class ApiHook(BaseHook):
         advice = self.advice(status)
         message += f": {advice}" if advice else ""
         if status in RETRYABLE:
-            raise RetryableError(message, retry_after=_retry_after(response))
+            raise RetryableError(message, retry_after=_retry_after(response), status=status)
         raise PermanentError(message, pointer=pointer, detail=detail, status=status)
 
     def _broken(self, request: httpx2.Request, path: str, error: httpx2.RequestError) -> AirisError:
@@ -458,6 +472,12 @@ def _harmless(request: httpx2.Request) -> bool:
 
 def _worth_waiting(error: BaseException) -> bool:
     return isinstance(error, RetryableError) and (error.retry_after or 0) <= LONGEST_WAIT_S
+
+
+def _turned_away(error: BaseException) -> bool:
+    """Whether the system has refused it unseen, and said when to come again."""
+    throttled = isinstance(error, RetryableError) and error.status == 429 and error.retry_after is not None
+    return throttled and _worth_waiting(error)
 
 
 _backoff = tenacity.wait_exponential(multiplier=0.5, max=LONGEST_WAIT_S) + tenacity.wait_random(0, 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -50,7 +50,8 @@ class VertexAIHook(BaseHook):
 
     Credentials, project and impersonation are the Google provider's connection. Its extra may have
     ``monitoring_endpoint`` and ``aiplatform_endpoint``, which are called in place of Google's public ones: a host, or
-    ``http://127.0.0.1:<port>``. Without TLS, and then without credentials, only a loopback address is called.
+    ``http://127.0.0.1:<port>``. Without TLS no credentials are sent, and unless the connection is anonymous
+    (``is_anonymous``) only a loopback address is called.
 
     :param gcp_conn_id: connection of type ``google_cloud_platform``.
     :param project_id: project to read; the connection's if None.
@@ -91,7 +92,7 @@ class VertexAIHook(BaseHook):
     @cached_property
     def project_id(self) -> str:
         """The project that is read."""
-        project: str | None = self._project_id or self._authenticated(lambda: self._google.project_id)
+        project: str | None = self._project_id or self._authenticated(lambda google: google.project_id)
         if not project:
             raise PermanentError(
                 f"No Google project: give project_id, or set the project in connection {self.gcp_conn_id!r}"
@@ -196,25 +197,27 @@ class VertexAIHook(BaseHook):
         channel = self._channel("monitoring_endpoint", "monitoring.googleapis.com")
         return MetricServiceClient(transport=MetricServiceClient.get_transport_class("grpc")(channel=channel))
 
-    def _authenticated(self, ask: Any) -> Any:
-        """What the connection's credentials answer; their errors, translated."""
-        from google.auth.exceptions import GoogleAuthError
+    def _authenticated(self, ask: Callable[[Any], Any]) -> Any:
+        """What the Google provider's hook answers when asked for credentials; errors, translated."""
+        from airflow.sdk.exceptions import AirflowException
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
+        google = self._google
         try:
-            return ask()
-        except GoogleAuthError as error:
+            return ask(google)
+        except (AirflowException, GoogleAuthError, ValueError) as error:
             text = f"The credentials of connection {self.gcp_conn_id!r} gave no access token: {error}"
-            if error.retryable:
+            if isinstance(error, TransportError) or getattr(error, "retryable", False):
                 raise RetryableError(text) from error
             raise PermanentError(f"{text}; renew the key, or check the impersonation") from error
 
     def _credentials(self) -> Any:
         from google.auth.transport.requests import Request
 
-        credentials = self._authenticated(self._google.get_credentials)
+        credentials = self._authenticated(lambda google: google.get_credentials())
         if not credentials.valid:
             # Otherwise gRPC would do it in the background, and report whatever is wrong as UNAVAILABLE.
-            self._authenticated(lambda: credentials.refresh(partial(Request(), timeout=self.timeout)))
+            self._authenticated(lambda _: credentials.refresh(partial(Request(), timeout=self.timeout)))
         return credentials
 
     def _channel(self, extra: str, host: str) -> Any:
@@ -226,7 +229,7 @@ class VertexAIHook(BaseHook):
         if not url.hostname or url.scheme not in ("http", "https"):
             raise PermanentError(f"{extra} of connection {self.gcp_conn_id!r} is neither a host nor a URL: {address}")
         insecure = url.scheme == "http"
-        if insecure and url.hostname not in _LOOPBACK:
+        if insecure and url.hostname not in _LOOPBACK and not self._google.extras.get("is_anonymous"):
             raise PermanentError(
                 f"{extra} of connection {self.gcp_conn_id!r} is {address}: "
                 f"only a loopback address is called without TLS"

@@ -505,35 +505,35 @@ class Store:
         """Where within ``[start, end)`` each series holds points, in whole steps of so many milliseconds."""
         table = db.points.c
         bucket = (table.timestamp - table.timestamp % step).label("bucket")
+        within = and_(table.timestamp >= start, table.timestamp < end)
         with self._reading() as connection:
             chosen = _series(connection, name, source, {})
             answer: list[SeriesCoverage] = []
             ids = list(chosen)
             for first in range(0, len(ids), _CHUNK):
-                wanted = and_(
-                    table.series_id.in_(ids[first : first + _CHUNK]), table.timestamp >= start, table.timestamp < end
+                chunk = ids[first : first + _CHUNK]
+                held, windows = _whole(connection, chunk, within, step)
+                # Consecutive buckets differ from their rank by the same: that names the stretch they are in.
+                buckets = (
+                    select(table.series_id, bucket)
+                    .where(table.series_id.in_(held.keys() - windows.keys()), within)
+                    .group_by(table.series_id, bucket)
+                    .subquery()
                 )
-                totals = select(table.series_id, func.count(), func.max(bucket)).where(wanted).group_by(table.series_id)
-                # Where a stretch opens, with the bucket before it. Both run along the primary key and sort nothing.
-                before = func.lag(bucket).over(partition_by=table.series_id, order_by=table.timestamp)
-                buckets = select(table.series_id, bucket, before.label("before")).where(wanted).subquery()
-                opening = (
-                    select(buckets)
-                    .where(or_(buckets.c.before.is_(None), buckets.c.bucket - buckets.c.before > step))
-                    .order_by(buckets.c.series_id, buckets.c.bucket)
+                rank = func.row_number().over(partition_by=buckets.c.series_id, order_by=buckets.c.bucket)
+                stretches = select(buckets, (buckets.c.bucket - step * rank).label("stretch")).subquery()
+                opens = func.min(stretches.c.bucket)
+                query = (
+                    select(stretches.c.series_id, opens, func.max(stretches.c.bucket) + step)
+                    .group_by(stretches.c.series_id, stretches.c.stretch)
+                    .order_by(stretches.c.series_id, opens)
                 )
-                found: dict[int, list[list[int]]] = {}
-                for series_id, opens, closed in connection.execute(opening):
-                    windows = found.setdefault(series_id, [])
-                    if windows:
-                        windows[-1][1] = closed + step
-                    windows.append([opens, opens + step])
-                for series_id, held, last in connection.execute(totals):
-                    if windows := found.get(series_id, []):
-                        windows[-1][1] = last + step
-                        ref = chosen[series_id]
-                        ranges = [(opens, closes) for opens, closes in windows]
-                        answer.append(SeriesCoverage(ref.source, ref.name, ref.tags, held, ranges))
+                if held.keys() - windows.keys():
+                    for series_id, *window in connection.execute(query):
+                        windows.setdefault(series_id, []).append((window[0], window[1]))
+                for series_id, count in held.items():
+                    ref = chosen[series_id]
+                    answer.append(SeriesCoverage(ref.source, ref.name, ref.tags, count, windows[series_id]))
         return sorted(answer, key=_identity)
 
     def activity(self, *, start: int, end: int, step: int) -> list[SourceActivity]:
@@ -581,6 +581,33 @@ def _series(connection: Connection, name: str | None, source: str | None, tags: 
         if tags.items() <= held.items():
             found[row.id] = SeriesRef(row.source, row.name, held, row.unit)
     return found
+
+
+def _whole(
+    connection: Connection, ids: Collection[int], within: ColumnElement[bool], step: int
+) -> tuple[dict[int, int], dict[int, list[tuple[int, int]]]]:
+    """How many points each series holds, and the window of those without a gap: a point at every step.
+
+    Counting them takes a fifth of the time that looking for their gaps would.
+    """
+    table = db.points.c
+    query = (
+        select(
+            table.series_id,
+            func.count(),
+            func.min(table.timestamp),
+            func.max(table.timestamp),
+            func.max(table.timestamp % step),
+        )
+        .where(table.series_id.in_(ids), within)
+        .group_by(table.series_id)
+    )
+    held, windows = {}, {}
+    for series_id, count, first, last, beside in connection.execute(query):
+        held[series_id] = count
+        if beside == 0 and count == (last - first) // step + 1:
+            windows[series_id] = [(first, last + step)]
+    return held, windows
 
 
 def _identity(series: SeriesPoints | SeriesCoverage) -> tuple[str, str, list[tuple[str, str]]]:

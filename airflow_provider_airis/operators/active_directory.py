@@ -482,7 +482,8 @@ class _Reader:
 
     @property
     def _replicated(self) -> list[str]:
-        return [*self.wanted, "isDeleted"]
+        # A move changes the last two alone.
+        return [*self.wanted, "isDeleted", "name", "parentGUID"]
 
     def _dirsync(self, attributes: Sequence[str], cookie: bytes) -> bool:
         """Take note of who has changed since a cookie, and of the cookie behind them; or that it is not allowed."""
@@ -620,7 +621,10 @@ def _generalized(value: str | None) -> int | None:
     """Unix ms of ``20261123060000Z`` or ``20261123060000.0Z``."""
     if value is None or len(value) < 15 or not value[:14].isdecimal():
         return None
-    return to_ms(datetime.strptime(value[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC))
+    try:
+        return to_ms(datetime.fromisoformat(f"{value[:8]}T{value[8:14]}+00:00"))
+    except ValueError:
+        return None
 
 
 def _int(value: str | None) -> int | None:

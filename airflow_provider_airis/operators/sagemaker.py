@@ -338,7 +338,8 @@ class SageMakerToAirisOperator(ToAirisOperator):
         ]
         others = {"/".join(sorted(names.split("/"))) for names in self.dimensions} - {VARIANT, COMPONENT}
         jobs = {JOBS[kind] for kind in self.jobs}
-        lately = now - from_ms(window.start) < _ACTIVE
+        recent = window.start + self.silent_every_s * 1000
+        lately = now - from_ms(recent) < _ACTIVE
         patient = lately and self.silent_every_s > 0
         listed = jobs | {series.namespace for series in found if patient}
         listed |= {_origin(spec)[0] for spec in specs if others}
@@ -356,7 +357,6 @@ class SageMakerToAirisOperator(ToAirisOperator):
             and series.metric_name in metrics
             and self._wanted(series.owner)
         )
-        recent = window.start + self.silent_every_s * 1000
         for series in found:
             if not patient or self._due(series, window):
                 yield series, window.start

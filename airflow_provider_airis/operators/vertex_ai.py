@@ -105,8 +105,11 @@ class VertexAIToAirisOperator(ToAirisOperator):
                 return
             # Seconds until a point is visible for certain; None if that could not be read.
             delays: dict[str, int] | None = None
-            with self.part(f"{project}/ListMetricDescriptors"):
+            try:
                 delays = {found.type: _visible_after(found.metadata) for found in hook.metric_descriptors()}
+            except PermanentError as error:
+                # One that passes fails the task: every call that follows would wait as long, in vain.
+                self.failures[f"{project}/ListMetricDescriptors"] = error
             names = self._names(hook, window, delays)
             for spec, metric_type, aligners in wanted:
                 if delays is not None and metric_type not in delays:
@@ -136,15 +139,14 @@ class VertexAIToAirisOperator(ToAirisOperator):
         series = calls = returned = 0
         periods = (windows[0].end - windows[0].start) // (_PERIOD_S * 1000)
         self.hook = VertexAIHook(self.gcp_conn_id, project_id=self.project_id or None)
-        with self.hook as hook:
+        with self.hook as hook, self.part(f"{hook.project_id}/ListTimeSeries"):
             for metric_type, aligners in wanted:
-                with self.part(f"{hook.project_id}/{metric_type}"):
-                    held = sum(1 for _ in hook.labels(metric_type, windows[-1], locations=self.locations))
-                    pages = max(1, -(-held * periods // MAX_POINTS))
-                    series += held * len(aligners)
-                    calls += pages * len(aligners)
-                    # A series that goes on on the next page is returned on both.
-                    returned += (held + pages - 1) * len(aligners)
+                held = sum(1 for _ in hook.labels(metric_type, windows[-1], locations=self.locations))
+                pages = max(1, -(-held * periods // MAX_POINTS))
+                series += held * len(aligners)
+                calls += pages * len(aligners)
+                # A series that goes on on the next page is returned on both.
+                returned += (held + pages - 1) * len(aligners)
         for window in windows:
             try:
                 _check_retention(window)

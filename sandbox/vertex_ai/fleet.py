@@ -264,7 +264,7 @@ def _labels(metric: str, kind: Kind, endpoint: Endpoint, model: Model) -> Iterat
             yield base | {"replica_id": f"{zlib.crc32(f'{model.id}/{number}'.encode()):08x}"}
 
 
-@lru_cache(4096)
+@lru_cache(8192)
 def _day(key: str, metric: str, rate: float, latency_ms: float, day: int) -> array[float]:
     """A day of one series, a value a minute."""
     dice = Random(f"{key}/{day}")

@@ -10,20 +10,20 @@ from types import TracebackType
 from typing import Any
 
 from airflow_provider_airis.catalog import System
-from tests.replay import FIXTURES, Case, Replay
+from tests.replay import FIXTURES, Case
 
 
-class Always(Replay):
-    """Gives every request the same answer; ``asked`` counts them."""
+def always(system: System, response: dict[str, Any]) -> Any:
+    """A peer of the kind that the system's cases have, which gives every request the same answer; ``asked`` counts."""
+    peer = typical(system).serve()
+    peer.asked = 0
 
-    def __init__(self, response: dict[str, Any]) -> None:
-        super().__init__([])
-        self.response = response
-        self.asked = 0
+    def answer(_: dict[str, Any]) -> dict[str, Any]:
+        peer.asked += 1
+        return response
 
-    def _response(self, request: dict[str, Any]) -> dict[str, Any]:
-        self.asked += 1
-        return self.response
+    peer._response = answer
+    return peer
 
 
 class Silent:

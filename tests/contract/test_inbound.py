@@ -20,6 +20,11 @@ from tests.replay import Case, Replay, cases
 
 INBOUND = [system.stem for system in SYSTEMS if system.flow == "inbound"]
 CASES = [case for case in cases() if case.system in INBOUND]
+# Who reads from the hub what it was told, and does not tell it again.
+REMEMBERS = {"mlflow"}
+# System → why the times of its records are not those of the window.
+OWN_TIMES = {"mlflow": "a registry shows what is there now: events bear the registry's times, metrics those of the runs"}
+pytestmark = pytest.mark.usefixtures("airis")
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.system}-{case.name}")
 
 
@@ -80,7 +85,7 @@ def test_every_record_is_declared_and_inside_its_window(case, connect):
         if isinstance(record, User):
             assert record.sync_timestamp >= to_ms(datetime.fromisoformat(case.now))
             continue
-        assert record.timestamp in window
+        assert record.timestamp in window or case.system in OWN_TIMES
         if isinstance(record, Metric):
             assert record.unit == units[record.name]
         else:
@@ -91,8 +96,8 @@ def test_every_record_is_declared_and_inside_its_window(case, connect):
 def test_a_case_reaches_the_hub_whole_and_again_changes_nothing(case, connect, airis):
     """Twice through the engine: the hub then holds each record once, and a failed part fails the task by name."""
     start, end = (to_ms(datetime.fromisoformat(case.arguments[edge])) for edge in ("start", "end"))
-    for _ in range(2):
-        with case.serve() as server, time_machine.travel(case.now):
+    for again in (False, True):
+        with case.serve(again=again) as server, time_machine.travel(case.now):
             for conn_id, fields in case.connections(server.url).items():
                 connect(conn_id, **fields)
             if case.fails:
@@ -102,7 +107,9 @@ def test_a_case_reaches_the_hub_whole_and_again_changes_nothing(case, connect, a
                     assert secret not in str(failure.value)
             else:
                 summary = operator(case).execute({})
-                assert sum(summary.get(kind, 0) for kind in ("points", "events", "users")) == len(case.expected)
+                assert sum(summary.get(kind, 0) for kind in ("points", "events", "users")) == (
+                    0 if again and case.system in REMEMBERS else len(case.expected)
+                )
                 assert summary["rejected"] == 0
     stored = []
     with AirisHook() as hub:

@@ -191,6 +191,24 @@ def test_only_what_does_no_harm_is_sent_again(httpserver, hook, method, argument
     assert [request.data for request, _ in httpserver.log] == [b"the same bytes"] * attempts
 
 
+@pytest.mark.parametrize(
+    ("method", "arguments", "headers", "attempts"),
+    [
+        ("POST", {}, {"Retry-After": "0"}, 2),
+        ("PATCH", {}, {"Retry-After": "0"}, 2),
+        ("POST", {}, {}, 1),
+        ("POST", {"retry": False}, {"Retry-After": "0"}, 1),
+    ],
+)
+def test_what_was_turned_away_is_sent_again_when_it_was_asked_for(
+    httpserver, hook, method, arguments, headers, attempts
+):
+    httpserver.expect_request("/a").respond_with_data(status=429, headers=headers)
+    with pytest.raises(RetryableError, match="429"):
+        Hook(retries=1).request(method, "/a", content=b"the same bytes", **arguments)
+    assert [request.data for request, _ in httpserver.log] == [b"the same bytes"] * attempts
+
+
 def test_a_request_carries_what_it_was_given(httpserver, hook):
     httpserver.expect_request("/a/b").respond_with_json({})
     hook.request("POST", "/a/b", params={"x": [1, 2], "none": None, "y": "ü&"}, json={"a": [1.5]}, headers={"X-A": "b"})

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
+import httpx2
 import pytest
+from airflow.cli.cli_parser import get_parser
 
-from airflow_provider_airis import __version__
-from airflow_provider_airis.catalog import SYSTEMS, System
+from airflow_provider_airis import __version__, cli, planning
+from airflow_provider_airis.catalog import BY_STEM, SYSTEMS, System
+from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
+from airflow_provider_airis.records import Metric
 from sandbox.airflow import free_port
-from sandbox.process import serve
+from sandbox.process import Server, serve
 from sandbox.topology import PEERS, arguments, connections, generate_secrets, hub_arguments
 
 
@@ -31,7 +37,10 @@ def airis(*arguments: str, home: Path, **environment: str) -> subprocess.Complet
 def test_help_and_version(tmp_path: Path) -> None:
     shown = airis("--help", home=tmp_path)
     assert shown.returncode == 0
-    assert all(f"\n    {command} " in shown.stdout for command in ("hub", "systems", "check"))
+    assert all(
+        re.search(rf"^    {command}\s", shown.stdout, re.MULTILINE)
+        for command in ("hub", "systems", "check", "plan-backfill")
+    )
     assert airis("--version", home=tmp_path).stdout == f"airis {__version__}\n"
     assert airis(home=tmp_path).returncode == 2
     assert "--tokens" in airis("hub", "--help", home=tmp_path).stdout
@@ -70,7 +79,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
     made = generate_secrets(tmp / "secrets")
     secrets = str(tmp / "secrets")
     times = dict.fromkeys(("history_from", "history_until", "live_from"), "2026-11-19T00:00Z")
-    commands = {peer.stem: (peer.module, *arguments(peer, secrets=secrets, **times)) for peer in PEERS}
+    peers = [peer for peer in PEERS if not peer.missing]
+    commands = {peer.stem: (peer.module, *arguments(peer, secrets=secrets, **times)) for peer in peers}
     hub = ("airflow_provider_airis.hub", *hub_arguments(secrets, tmp / "hub.db"))
     with serve(commands | {"airis": hub}) as servers:
         addresses = {stem: server.url for stem, server in servers.items()}
@@ -80,6 +90,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.stem)
 def test_check_of_what_works(tmp_path: Path, sandbox: dict[str, dict[str, str]], system: System) -> None:
     conn_id = system.default_conn_id
+    if conn_id not in sandbox:
+        pytest.skip(f"what {system.title} needs is not installed")
     shown = airis("check", conn_id, home=tmp_path, **{f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(sandbox[conn_id])})
     assert shown.returncode == 0, shown.stderr
     (line,) = shown.stdout.splitlines()
@@ -92,3 +104,139 @@ def test_check_of_a_token_that_is_none(tmp_path: Path, sandbox: dict[str, dict[s
     assert shown.returncode == 1
     assert "token" in shown.stderr
     assert "s3cret-token" not in shown.stdout + shown.stderr
+
+
+TODAY = datetime.now(UTC).date()
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[httpx2.Client]:
+    """The stand-in of SageMaker, in two regions."""
+    regions = ("us-east-1", "eu-west-1")
+    with (
+        Server("sandbox.sagemaker", "--endpoints", "3", "--regions", *regions) as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def configured(cloud: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both regions, and the stand-in behind the default connection."""
+    connection = {
+        "conn_type": "aws",
+        "login": "AKIAIOSFODNN7EXAMPLE",
+        "password": "s3cret-key",
+        "extra": {"endpoint_url": str(cloud.base_url), "config_kwargs": {"retries": {"total_max_attempts": 1}}},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW__AIRIS_SAGEMAKER__REGIONS", "us-east-1, eu-west-1")
+    # The command sets these for a process of its own.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+
+
+def days(first: int, last: int) -> tuple[str, ...]:
+    """The options for the days so long before today."""
+    return ("--from", str(TODAY - timedelta(days=first)), "--to", str(TODAY - timedelta(days=last)))
+
+
+def plan(*arguments: str) -> int:
+    return cli.main(["plan-backfill", "--source", "sagemaker", *arguments])
+
+
+def test_a_plan_has_the_periods_by_age_and_bills_nothing(
+    cloud: httpx2.Client, configured: None, tmp_path: Path
+) -> None:
+    cloud.delete("/_sandbox/calls")
+    shown = airis("plan-backfill", "--source", "sagemaker", *days(470, 1), "--json", home=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    planned = json.loads(shown.stdout)
+    calls = cloud.get("/_sandbox/calls").json()
+    assert not [name for name in calls if name.endswith("GetMetricData")]
+    assert [name for name in calls if name.endswith("ListMetrics")]
+
+    assert (planned["source"], planned["dag_id"]) == ("sagemaker", "airis_reconcile_sagemaker")
+    assert planned["runs"] + planned["deleted"] == 470
+    command = ("airflow", "backfill", "create", "--dag-id", planned["dag_id"])
+    chosen = ("--from-date", *days(planned["runs"], 1)[1:2], "--to-date", *days(1, 1)[1:2], "--max-active-runs", "4")
+    assert planned["command"].split() == [*command, *chosen]
+    assert get_parser().parse_args([*command[1:], *chosen]).dag_id == planned["dag_id"]
+
+    east, west = planned["parts"]
+    assert (east["reads"]["region_name"], west["reads"]["region_name"]) == ("us-east-1", "eu-west-1")
+    assert [stretch["period_s"] for stretch in east["stretches"]] == [None, 3600, 300, 60]
+    lengths = {stretch["period_s"]: stretch["days"] for stretch in east["stretches"]}
+    assert lengths.pop(None) == planned["deleted"]
+    assert sum(lengths.values()) == planned["runs"]
+    assert lengths[60] in (14, 15)
+    for part in (east, west):
+        assert part["points"] == part["series"] * sum(n * 86_400 // period for period, n in lengths.items())
+        assert part["dollars"] == pytest.approx(part["series"] * planned["runs"] * 0.01 / 1000)
+    assert planned["series"] == east["series"] + west["series"] > 0
+
+
+def test_a_plan_for_people_ends_with_the_command(cloud: httpx2.Client, configured: None, tmp_path: Path) -> None:
+    shown = airis("plan-backfill", "--source", "sagemaker", *days(460, 1), home=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for piece in ("us-east-1", "eu-west-1", "together", "Dollars, at most", "5 minutes wide", "deleted by the source"):
+        assert piece in shown.stdout
+    assert shown.stdout.splitlines()[-1].startswith("airflow backfill create --dag-id airis_reconcile_sagemaker ")
+
+
+def test_the_figures_of_a_planned_day_are_those_of_its_run(cloud: httpx2.Client, configured: None) -> None:
+    day = TODAY - timedelta(days=2)
+    planned = planning.plan(BY_STEM["sagemaker"], day, day, parts={"region": ["eu-west-1"]})
+    (part,) = planned.parts
+    start = datetime.combine(day, time(), UTC)
+    times = {"start": start.isoformat(), "end": (start + timedelta(days=1)).isoformat()}
+    run = SageMakerToAirisOperator(task_id="run", region_name="eu-west-1", **times)
+    points = sum(isinstance(record, Metric) for record in run.collect(run.window({})))
+    assert points <= part.points
+    assert run.summary()["metrics_requested"] == part.series
+    assert run.summary()["estimated_usd"] == part.dollars
+
+
+def test_a_region_that_is_denied_is_named_and_the_others_are_planned(
+    cloud: httpx2.Client, configured: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.post("/_sandbox/deny", json={"region": "eu-west-1"})
+    try:
+        assert plan(*days(3, 1)) == 1
+    finally:
+        cloud.delete("/_sandbox/deny")
+    shown = capsys.readouterr()
+    assert re.search(r"^aws_default/eu-west-1: .* lacks the permission \S+ in eu-west-1", shown.err, re.MULTILINE)
+    assert "us-east-1" in shown.out
+    assert "airflow backfill create" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (days(1, 2), "is after --to"),
+        (days(3, 0), "is not over yet"),
+        ((*days(3, 1), "--project", "x"), "airis_reconcile_sagemaker does not read by project"),
+        ((*days(3, 1), "--conn-id", "aws_nobody"), "aws_nobody"),
+    ],
+)
+def test_what_cannot_be_planned_says_why(
+    configured: None, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], answer: str
+) -> None:
+    assert plan(*arguments) == 1
+    assert answer in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (("--source", "slack", *days(2, 1)), "invalid choice: 'slack'"),
+        (("--source", "sagemaker", "--from", "soon", "--to", "2026-11-02"), "'soon' is not a day like 2026-11-01"),
+    ],
+)
+def test_a_plan_takes_days_and_sources_only(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], answer: str
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["plan-backfill", *arguments])
+    assert answer in capsys.readouterr().err

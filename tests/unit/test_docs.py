@@ -222,6 +222,12 @@ def check_airis(arguments: list[str], **_: Any) -> None:
         with contextlib.redirect_stdout(Capture()) as shown, contextlib.suppress(SystemExit):
             cli.main(["hub", "--help"])
         assert all(f"{word} " in shown.text for word in rest if word.startswith("--"))
+    elif command == "plan-backfill":
+        with contextlib.redirect_stderr(None):
+            planned = cli.parser().parse_args(arguments)
+        assert planned.first <= planned.last
+    elif command == "routes":
+        cli.parser().parse_args(arguments)
     elif rest and rest != ["airis_default"]:
         assert rest[0] in {system.default_conn_id for system in SYSTEMS}
     else:

@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
 from airflow_provider_airis.operators.pagerduty import event
 from airflow_provider_airis.records import Alert
 from sandbox.airflow import free_port
-from tests.contract.peers import Always, Silent
+from tests.contract.peers import Silent, always
 
 URL = "https://hub.example.com/dashboard?alert=a1"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -55,7 +56,7 @@ def test_text_of_any_length_keeps_pagerdutys_limits(filler):
 
 @pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row["about"])
 def test_what_pagerduty_answers_is_passing_or_permanent(row, connect, caplog):
-    with Always(row["response"]) as server:
+    with always(BY_STEM["pagerduty"], row["response"]) as server:
         connect("pagerduty_events_default", conn_type="pagerduty_events", host=server.url, password=KEY)
         with (
             PagerDutyHook(retries=0) as hook,

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.sagemaker import SageMakerHook, _queries_at_once
@@ -86,6 +88,26 @@ def test_unknown_metrics_are_an_error_that_lists_the_known():
     operator = SageMakerToAirisOperator(task_id="t", metrics=["modellatency", "latency"])
     with pytest.raises(PermanentError, match=r"metrics names latency, .* it has invocations, "):
         list(operator.collect(WINDOW))
+
+
+@pytest.mark.parametrize(("name", "live"), [("sync", True), ("reconcile", False)])
+def test_the_dags_map_a_task_to_each_connection_and_region(name: str, live: bool, monkeypatch: pytest.MonkeyPatch):
+    for option, value in {"CONNECTIONS": "aws_main, aws_research", "REGIONS": "us-east-1, eu-west-1"}.items():
+        monkeypatch.setenv(f"AIRFLOW__AIRIS_SAGEMAKER__{option}", value)
+    monkeypatch.setenv("AIRFLOW__AIRIS_SAGEMAKER__JOBS", "training")
+    folder = Path(__file__).resolve().parents[2] / "dags"
+    bag = DagBag(folder / f"airis_{name}_sagemaker.py", bundle_path=folder)
+    [task] = bag.dags[f"airis_{name}_sagemaker"].tasks
+    assert isinstance(task, MappedOperator)
+    assert task.expand_input.value == {
+        "aws_conn_id": ["aws_main", "aws_research"],
+        "region_name": ["us-east-1", "eu-west-1"],
+    }
+    one = task.unmap({"aws_conn_id": "aws_research", "region_name": "eu-west-1"})
+    assert task.map_index_template == "{{ task.aws_conn_id }} {{ task.region_name }}"
+    assert (one.lookback_s, one.silent_every_s) == ((900, 900) if live else (0, 0))
+    assert one.jobs == ["training"]
+    assert one.dimensions == ["EndpointName/VariantName", "InferenceComponentName"]
 
 
 def refusal(status: int, code: str = "", message: str = "", **headers: str) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""The row of e-mail."""
+
+from __future__ import annotations
+
+from airflow_provider_airis.catalog.system import System
+
+ROW = System(
+    stem="email",
+    prefix="Email",
+    title="E-mail",
+    category="notification",
+    flow="outbound",
+    summary="a thread an alert: a mail for each of its changes",
+    url="https://www.rfc-editor.org/rfc/rfc5321",
+    connection_type="smtp",
+    tested_against="an SMTP server of our own with STARTTLS and login, through smtplib",
+    target="alerts@example.com",
+)

@@ -1,0 +1,76 @@
+"""The row of MLflow."""
+
+from __future__ import annotations
+
+from airflow_provider_airis.catalog.system import EventSpec, Form, MetricSpec, Option, System
+
+ROW = System(
+    stem="mlflow",
+    prefix="MLflow",
+    title="MLflow",
+    category="AI/ML platforms",
+    flow="inbound",
+    summary="what changes in a model registry: models, versions, stages, aliases; the metrics of the versions' runs",
+    url="https://mlflow.org/docs/latest/ml/model-registry/",
+    connection_type="mlflow",
+    tested_against="a real MLflow server",
+    form=Form(
+        title="MLflow",
+        relabeling={"host": "Server", "login": "User", "password": "Password or token"},
+        placeholders={
+            "host": "https://mlflow.example.com",
+            "login": "none with a token",
+            "password": "may read the registry and the runs",
+        },
+        hidden=("schema",),
+        fields=(),
+    ),
+    schedule="*/5 * * * *",
+    reconciles=False,
+    metrics=(
+        MetricSpec(
+            "run_metric",
+            "1",
+            "A metric that the version's run has logged, the last value; tag `metric` is its name there.",
+            "runs/get:data.metrics",
+        ),
+        MetricSpec(
+            "registered_model_last_updated",
+            "ms",
+            "When a model was changed last, Unix time; 0 once it is deleted. As the next two, written when it changes.",
+            "registered-models/search:last_updated_timestamp",
+        ),
+        MetricSpec(
+            "model_version_last_updated",
+            "ms",
+            "When a version was changed last, Unix time; tags `status`, DELETED in the end, and `stage`.",
+            "model-versions/search:last_updated_timestamp",
+        ),
+        MetricSpec(
+            "model_alias_version",
+            "1",
+            "The version that an alias names; 0 once the alias is deleted.",
+            "registered-models/search:aliases",
+        ),
+    ),
+    events=(
+        EventSpec("model_registered", "A registered model is there."),
+        EventSpec("model_deleted", "A registered model is gone, or has another name now."),
+        EventSpec("model_version_created", "A version is there, with all that MLflow says of it."),
+        EventSpec("model_version_status", "A version's status changed, e.g. from PENDING_REGISTRATION to READY."),
+        EventSpec("model_stage_changed", "A version's stage changed; MLflow has deprecated stages for aliases."),
+        EventSpec("model_alias_changed", "An alias names another version: `old_version` and `version`, null for none."),
+        EventSpec("model_version_deleted", "A version is gone."),
+    ),
+    options=(
+        Option(
+            "connections",
+            "string",
+            "mlflow_default",
+            "Connections of type mlflow, one mapped task each.",
+            "mlflow_default, mlflow_research",
+        ),
+        Option("max_missing_share", "float", "0.1", "Share of the known models, or versions, that one sync may miss."),
+        Option("max_missing", "integer", "50", "How many known models, or versions, one sync may miss in any case."),
+    ),
+)

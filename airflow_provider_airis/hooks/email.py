@@ -1,0 +1,214 @@
+"""Mail by SMTP, through the connection of Airflow's own SMTP provider."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from email.message import Message
+from email.utils import getaddresses, parseaddr
+from functools import cached_property
+from time import sleep
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowException
+
+from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+WAIT_S = 1.0
+_ADVICE = {
+    530: "the server wants a login, or encryption first",
+    534: "the server wants another way to log in, often an app password or auth_type oauth2",
+    535: "check login and password of connection {conn_id}",
+    538: "the server takes a login only over an encrypted connection",
+    550: "the server refuses the address; check target, and from_email of connection {conn_id}",
+    552: "the mail is too large for the server",
+    553: "the server refuses the address; check target, and from_email of connection {conn_id}",
+    554: "the server refuses the mail; its administrators know why",
+}
+
+
+class EmailHook(BaseHook):
+    """Sends mail on an Airflow connection of type ``smtp``; all its fields are the SMTP provider's.
+
+    The extra ``from_email`` is needed: from whom the mail is.
+
+    :param smtp_conn_id: connection of type ``smtp``.
+    :param timeout: seconds to wait for an answer, unless the connection names them.
+    :param retries: how often a mail is offered again that the server has turned away for now. After a connection that
+        broke it is not: the server may have taken it.
+
+    See https://airflow.apache.org/docs/apache-airflow-providers-smtp/stable/connections/smtp.html
+    """
+
+    conn_name_attr = "smtp_conn_id"
+    default_conn_name = "smtp_default"
+    conn_type = "smtp"
+    hook_name = "E-mail"
+
+    def __init__(self, smtp_conn_id: str = default_conn_name, *, timeout: float = 30, retries: int = 1) -> None:
+        super().__init__()
+        self.smtp_conn_id = smtp_conn_id
+        self.timeout = timeout
+        self.retries = retries
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.smtp_conn_id!r})"
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The Airflow connection, looked up once."""
+        return self.get_connection(self.smtp_conn_id)
+
+    @cached_property
+    def extra(self) -> dict[str, Any]:
+        """The connection's extras."""
+        try:
+            return msgspec.json.decode(self.connection.extra or "{}", type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise self._misconfigured("its extra is not a JSON object") from error
+
+    @property
+    def sender(self) -> str:
+        """From whom the mail is, ``alerts@example.com`` or ``AIRIS-MON <alerts@example.com>``."""
+        sender = str(self.extra.get("from_email") or "")
+        if "@" not in parseaddr(sender)[1]:
+            raise self._misconfigured("its extra from_email is no address")
+        return sender
+
+    def send(self, message: Message) -> None:
+        """Hand a mail to the server, for all addresses of its ``To``.
+
+        :raises RetryableError: the server is not there, or turns it away for now.
+        :raises PermanentError: the server refuses the login, the mail or an address. The other addresses have it then.
+        """
+        if not any("@" in address for _, address in getaddresses(message.get_all("To", []))):
+            raise PermanentError(f"{self.hook_name}: {message['To']!r} is no address; check target")
+
+        def deliver(client: smtplib.SMTP) -> None:
+            if refused := client.send_message(message):
+                raise self._addresses_refused(refused, "the other addresses were sent the mail")
+
+        left = self.retries
+        while True:
+            try:
+                return self._with_client(deliver)
+            except RetryableError as error:
+                if not left or error.status is None:
+                    raise
+                left -= 1
+                self.log.warning("%s; it is offered again in %.0f s", error, WAIT_S)
+                sleep(WAIT_S)
+
+    def check(self) -> str:
+        """Connect, encrypt, log in, and send nothing; returns what to tell the user."""
+        sender = self.sender
+        self._with_client(lambda client: client.noop())
+        login = f"the login {self.connection.login}" if self.connection.login else "mail without a login"
+        return f"{self._server} accepts {login}; mail is from {sender}"
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Whether the server can be reached and accepts the login. Never raises, sends nothing."""
+        try:
+            return True, self.check()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
+            return False, self._redacted(str(error))
+
+    def _with_client(self, use: Callable[[smtplib.SMTP], Any]) -> None:
+        with self._translated():
+            client = self._open()
+            try:
+                use(client)
+            finally:
+                with suppress(smtplib.SMTPException, OSError):
+                    client.quit()
+
+    def _open(self) -> smtplib.SMTP:
+        """The provider's client, connected and logged in."""
+        from airflow.providers.smtp.hooks.smtp import SmtpHook
+
+        seconds = float(self.extra.get("timeout") or self.timeout)
+
+        class Hook(SmtpHook):
+            timeout = seconds  # type: ignore[assignment]  # an int, says the provider; any will do
+            smtp_retry_limit = 0
+
+        if not self.connection.host:
+            raise self._misconfigured("it has no host")
+        hook = Hook(self.smtp_conn_id)
+        try:
+            hook.get_conn()
+        except BaseException:
+            if isinstance(hook._smtp_client, smtplib.SMTP):
+                hook._smtp_client.close()
+            raise
+        return cast("smtplib.SMTP", hook._smtp_client)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except AirisError:
+            raise
+        except smtplib.SMTPRecipientsRefused as error:
+            raise self._addresses_refused(error.recipients) from error
+        except smtplib.SMTPResponseException as error:
+            raise self._refused(error.smtp_code, error.smtp_error) from error
+        except smtplib.SMTPNotSupportedError as error:
+            raise PermanentError(
+                f"{self._asked} cannot do it: {error}; check disable_tls and login of connection {self.smtp_conn_id}"
+            ) from error
+        except ssl.SSLCertVerificationError as error:
+            raise PermanentError(
+                f"{self._asked} was sent nothing, its certificate is not trusted ({error.verify_message})"
+            ) from error
+        except ssl.SSLError as error:
+            raise PermanentError(
+                f"{self._asked} does not speak TLS like that ({error.reason}): for STARTTLS set disable_ssl of "
+                f"connection {self.smtp_conn_id} to true, for TLS from the start set disable_tls"
+            ) from error
+        except (smtplib.SMTPException, OSError) as error:
+            raise RetryableError(f"{self._asked} gave no answer: {self._redacted(str(error))}") from error
+        except AirflowException as error:
+            # The provider's own word for a server that hangs up, or is silent, before it has said anything.
+            if isinstance(error.__context__, smtplib.SMTPServerDisconnected):
+                raise RetryableError(f"{self._asked} gave no answer: {error.__context__}") from error
+            raise PermanentError(f"{self._asked}: {self._redacted(str(error))}") from error
+
+    def _refused(self, code: int, said: bytes | str) -> AirisError:
+        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        message = self._redacted(f"{self._asked} answered {code} {' '.join(text.split())[:500]}".rstrip())
+        if 400 <= code < 500 or code < 0:
+            return RetryableError(message, status=code if code > 0 else None)
+        advice = _ADVICE.get(code, "").format(conn_id=self.smtp_conn_id)
+        return PermanentError(f"{message}: {advice}" if advice else message, status=code)
+
+    def _addresses_refused(self, refused: dict[str, tuple[int, bytes]], more: str = "check target") -> AirisError:
+        told = "; ".join(f"{who}: {code} {said.decode(errors='replace')}" for who, (code, said) in refused.items())
+        message = f"{self._asked} refuses {self._redacted(told)[:1_000]}: {more}"
+        passing = all(400 <= code < 500 for code, _ in refused.values())
+        return RetryableError(message) if passing else PermanentError(message)
+
+    @property
+    def _server(self) -> str:
+        return f"{self.connection.host}:{self.connection.port}" if self.connection.port else str(self.connection.host)
+
+    @property
+    def _asked(self) -> str:
+        return f"{self.hook_name} (connection {self.smtp_conn_id}): {self._server}"
+
+    def _misconfigured(self, what: str) -> PermanentError:
+        return PermanentError(f"{self.hook_name}: connection {self.smtp_conn_id} cannot be used, {what}")
+
+    def _redacted(self, text: str) -> str:
+        if "connection" in self.__dict__:
+            tokens = (self.__dict__.get("extra", {}).get(name) for name in ("access_token", "client_secret"))
+            for secret in filter(None, (self.connection.password, *tokens)):
+                text = text.replace(str(secret), "***")
+        return text

@@ -1,0 +1,232 @@
+"""When a group is sent: the decision that Alertmanager makes at each flush, as a function of the log of what was sent.
+
+Nothing is kept but that log, so that whoever dies can be replaced: the same alerts, log and time give the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from airflow_provider_airis.records import Alert, from_ms
+from airflow_provider_airis.routes.matching import Silence, labels, parse_matchers
+from airflow_provider_airis.routes.tree import Integration, Route, Routes
+
+RESOLVED = "resolved"
+
+
+class LogKey(msgspec.Struct, frozen=True, order=True):
+    """What the log is kept by: a group, and one of the places where its receiver is told.
+
+    :param group: :meth:`~airflow_provider_airis.routes.Route.group_key`.
+    :param receiver: its name.
+    :param channel: stem of the system, and ``target``: whom within it.
+    """
+
+    group: str
+    receiver: str
+    channel: str
+    target: str
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What was last sent of an alert: its status and its ``updated_at``."""
+
+    status: str
+    at: int
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """An entry of the log. One that shows no alert but resolved ones may be deleted at any time, and no other.
+
+    :param at: when it was sent, Unix ms.
+    :param alerts: by the alert's id.
+    """
+
+    at: int
+    alerts: dict[str, Shown]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The alerts that one place is told of together.
+
+    :param labels: what they have in common, by the route's ``group_by``.
+    :param alerts: resolved ones too. One that is in another group of the same channel and target now is resolved here.
+    """
+
+    key: LogKey
+    labels: Mapping[str, str]
+    route: Route
+    integration: Integration
+    alerts: tuple[Alert, ...]
+
+
+@dataclass(frozen=True)
+class Flush:
+    """What is to be done for a group now.
+
+    :param alerts: to be sent, all that the message shows, the oldest first; empty if nothing is to be sent.
+    :param sent: to be written to the log, after ``alerts`` were sent; None if the log stays as it is.
+    :param next: when to ask again if no alert changes before, Unix ms; None if only a change may bring something.
+    """
+
+    group: Group
+    alerts: tuple[Alert, ...] = ()
+    sent: Sent | None = None
+    next: int | None = None
+
+
+def plan(
+    routes: Routes,
+    alerts: Iterable[Alert],
+    log: Mapping[LogKey, Sent],
+    *,
+    now: int,
+    silences: Iterable[Silence] = (),
+) -> list[Flush]:
+    """What is to be sent now, and when to ask again: one answer for each group and place, in the order of their age.
+
+    :param alerts: all that are not resolved, and those of which ``log`` does not know yet that they are.
+    :param log: what was sent before.
+    :param now: Unix ms.
+    """
+    known = {alert.id: (alert, labels(alert)) for alert in alerts}
+    inhibited = routes.inhibits([its for alert, its in known.values() if alert.status != RESOLVED])
+    active = [silence for silence in silences if silence.starts_at <= now < silence.ends_at]
+    held: dict[str, int | None] = {}
+    for alert, its in known.values():
+        ends = [silence.ends_at for silence in active if silence.silences(its, now)]
+        if ends or inhibited(its):
+            held[alert.id] = max(ends, default=None)
+    answers = []
+    for group in groups(routes, (alert for alert, _ in known.values()), log):
+        muted = routes.muted(group.route, from_ms(now))
+        answers.append(decide(group, log.get(group.key), now, held=held, muted=muted))
+    return answers
+
+
+def groups(routes: Routes, alerts: Iterable[Alert], log: Mapping[LogKey, Sent]) -> list[Group]:
+    """The groups that alerts are in: where the routes lead them, and where they were shown and have not ended.
+
+    So a place that was shown an alert is shown its end, though the alert's labels, or the routes, have changed.
+    """
+    found: dict[LogKey, Group] = {}
+    members: dict[LogKey, dict[str, Alert]] = {}
+    places: set[tuple[str, str, str]] = set()
+    known = {alert.id: alert for alert in alerts}
+    for alert in known.values():
+        its = labels(alert)
+        for route in routes.match(its):
+            for integration in route.receiver.integrations:
+                key = LogKey(route.group_key(its), route.receiver.name, integration.channel, integration.target)
+                if key not in found:
+                    found[key] = Group(key, route.group_labels(its), route, integration, ())
+                members.setdefault(key, {})[alert.id] = alert
+                places.add((alert.id, key.channel, key.target))
+    for key, sent in log.items():
+        here = members.get(key, {})
+        for alert_id, shown in sent.alerts.items():
+            if shown.status == RESOLVED or alert_id in here or alert_id not in known:
+                continue
+            alert = known[alert_id]
+            if (alert_id, key.channel, key.target) in places:
+                alert = msgspec.structs.replace(alert, status=RESOLVED)
+            found.setdefault(key, _left(routes, key))
+            members.setdefault(key, here)[alert_id] = alert
+    ordered = {key: tuple(sorted(here.values(), key=_age)) for key, here in members.items()}
+    return sorted(
+        (replace(found[key], alerts=alerts) for key, alerts in ordered.items()),
+        key=lambda group: (_age(group.alerts[0]), group.key),
+    )
+
+
+def _age(alert: Alert) -> tuple[int, str]:
+    return alert.timestamp, alert.id
+
+
+def _left(routes: Routes, key: LogKey) -> Group:
+    """A group that no alert is led to any more, with what the file still says of it."""
+    route = next((route for _, route in routes.route.walk() if key.group.startswith(f"{route.key}:{{")), routes.route)
+    its = {}
+    if key.group.startswith(f"{route.key}:{{") and not key.group.endswith(":{}"):
+        its = {matcher.name: matcher.value for matcher in parse_matchers(key.group.removeprefix(f"{route.key}:"))}
+    receiver = routes.receivers.get(key.receiver)
+    integration = Integration(key.channel, key.target)
+    said = receiver.integrations if receiver else ()
+    same = (one for one in said if (one.channel, one.target) == (key.channel, key.target))
+    return Group(key, its, route, next(same, integration), ())
+
+
+def decide(
+    group: Group,
+    sent: Sent | None,
+    now: int,
+    *,
+    held: Mapping[str, int | None] | None = None,
+    muted: bool = False,
+) -> Flush:
+    """Whether to send a group now.
+
+    A group begins with the first alert of which nothing was sent, and is sent ``group_wait`` after that has fired.
+    While one that was sent is not resolved, the next moments to send are whole ``group_interval`` later: at the first
+    of them after something has changed, and else at the first that is ``repeat_interval`` later, if one that was sent
+    as firing still is, so that nobody has acknowledged it.
+
+    :param sent: what the log has of ``group.key``.
+    :param now: Unix ms.
+    :param held: ids of alerts that are silenced or inhibited, with the time that this ends, if known. They are neither
+        sent nor forgotten: what happens to them meanwhile is sent afterwards.
+    :param muted: whether the route sends nothing at this time.
+    """
+    shown = sent.alerts if sent else {}
+    held = held or {}
+    members: list[Alert] = []
+    carried: dict[str, Shown] = {}
+    since, ends, resolved, begun, firing = [], [], set(), False, False
+    for alert in group.alerts:
+        last = shown.get(alert.id)
+        told = last is not None and last.status != RESOLVED
+        begun = begun or told
+        if alert.status == RESOLVED and not told:
+            continue
+        if alert.id in held:
+            carried |= {alert.id: last} if last else {}
+            ends.append(held[alert.id])
+        elif alert.status == RESOLVED and not group.integration.send_resolved:
+            resolved.add(alert.id)
+        else:
+            members.append(alert)
+            firing = firing or (last is not None and alert.status == last.status == "firing")
+            if last is None:
+                since.append(alert.timestamp)
+            elif alert.updated_at >= last.at and (alert.status, alert.updated_at) != (last.status, last.at):
+                since.append(alert.updated_at)
+    due = _due(group.route, sent if begun else None, since, firing)
+    if due is not None and due <= now and not muted:
+        alerts = tuple(members)
+        entry = Sent(now, carried | {alert.id: _newest(alert, shown.get(alert.id)) for alert in alerts})
+        return Flush(group, alerts, entry, decide(group, entry, now, held=held).next)
+    if due is not None and due <= now:
+        due += group.route.group_interval * ((now - due) // group.route.group_interval + 1)
+    following = min((at for at in (due, *ends) if at is not None), default=None)
+    if sent and resolved:
+        sent = Sent(sent.at, {alert_id: last for alert_id, last in shown.items() if alert_id not in resolved})
+        return Flush(group, (), sent, following)
+    return Flush(group, (), None, following)
+
+
+def _due(route: Route, sent: Sent | None, since: Collection[int], firing: bool) -> int | None:
+    """When a group is to be sent that has had something to say since then; ``sent`` is None before it begins."""
+    if sent is None:
+        return min(since) + route.group_wait if since else None
+    waits = [at - sent.at for at in since] + [route.repeat_interval] * firing
+    intervals = [max(1, -(-wait // route.group_interval)) for wait in waits]
+    return sent.at + route.group_interval * min(intervals) if intervals else None
+
+
+def _newest(alert: Alert, last: Shown | None) -> Shown:
+    """What the log holds of an alert afterwards: it never goes back to an older state."""
+    return last if last and last.at > alert.updated_at else Shown(alert.status, alert.updated_at)

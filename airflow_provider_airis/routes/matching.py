@@ -1,0 +1,283 @@
+"""Which alerts something is about: labels, matchers, inhibition and silences, with Alertmanager's meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from airflow_provider_airis.records import Alert
+
+Labels = Mapping[str, str]
+Operator = Literal["=", "!=", "=~", "!~"]
+
+# Longest first: "=~" is not "=" and a value that begins with "~".
+OPERATORS: tuple[Operator, ...] = ("=~", "!~", "!=", "=")
+_WORD = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_NAME = re.compile(rf'{_WORD.pattern}|"(?:[^"\\]|\\.)*"', re.DOTALL)
+_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s{}!=~,\\"\'`]+', re.DOTALL)
+_ESCAPE = re.compile(r'\\([n"\\])')
+_FLAGS = re.compile(r"\(\?([a-zA-Z]*)(-[a-zA-Z]*)?([:)])")
+_COUNT = re.compile(r"\{(\d*)(,?)(\d*)\}")
+_CLASS = re.compile(r"\[\^?\]?(?:\\.|\[(?!:)|[^\\\]\[])*\]", re.DOTALL)
+MOST_REPETITIONS = 1000
+
+
+def labels(alert: Alert) -> dict[str, str]:
+    """What matchers and ``group_by`` see of an alert: its tags, and above them the fields that say what it is about.
+
+    These are ``alertname``, ``alert_id``, ``severity``, ``source``, ``model_id``, ``environment``, ``alert_type``.
+    An empty one is no label, which to a matcher is the same.
+    """
+    fields = {
+        "alertname": alert.name,
+        "alert_id": alert.id,
+        "severity": alert.severity,
+        "source": alert.source,
+        "model_id": alert.model_id,
+        "environment": alert.environment,
+        "alert_type": alert.alert_type,
+    }
+    merged = alert.tags | {name: value for name, value in fields.items() if value}
+    return {name: value for name, value in merged.items() if value}
+
+
+def quoted(text: str) -> str:
+    """In double quotes, as Alertmanager writes label values."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def label_name(name: str) -> str:
+    """A label's name as matchers and keys have it: in double quotes, unless it is a plain word."""
+    return name if _WORD.fullmatch(name) else quoted(name)
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """A condition on one label. A label that an alert does not have is the empty string.
+
+    :param operator: ``=~`` and ``!~`` compare the whole value with a regular expression.
+    :raises ValueError: the expression is none, or means one thing here and another to Alertmanager.
+    """
+
+    name: str
+    operator: Operator
+    value: str
+
+    def __post_init__(self) -> None:
+        if self.operator in ("=~", "!~"):
+            check_regex(self.value)
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(self.value, re.ASCII)
+
+    def matches(self, labels: Labels) -> bool:
+        """Whether the condition holds."""
+        value = labels.get(self.name, "")
+        equal = self._regex.fullmatch(value) is not None if "~" in self.operator else value == self.value
+        return equal is not self.operator.startswith("!")
+
+    def __str__(self) -> str:
+        return f"{label_name(self.name)}{self.operator}{quoted(self.value)}"
+
+
+def match_all(matchers: Iterable[Matcher], labels: Labels) -> bool:
+    """Whether every condition holds; so it does if there is none."""
+    return all(matcher.matches(labels) for matcher in matchers)
+
+
+def parse_matchers(text: str) -> list[Matcher]:
+    r"""Conditions in Alertmanager's syntax: ``severity=~"critical|high", team="ml"``, in braces or not.
+
+    A value is in double quotes, where ``\"``, ``\\`` and ``\n`` are escapes and any other backslash is itself.
+    Without quotes it has no blank, and none of ``{}!=~,"'`` or backquote and backslash.
+
+    :raises ValueError: says what is wrong, and what is right.
+    """
+    rest = text.strip()
+    if rest.startswith("{"):
+        if not rest.endswith("}"):
+            raise ValueError(f"{text!r} opens a brace and does not close it")
+        rest = rest[1:-1].strip()
+    found = []
+    while rest:
+        matcher, rest = _one(rest, text)
+        found.append(matcher)
+        if rest and not rest.startswith(","):
+            raise ValueError(
+                f"{rest!r} in {text!r} is not understood; a value with such characters is in double quotes"
+            )
+        rest = rest[1:].lstrip()
+    if not found:
+        raise ValueError(f'{text!r} is no matcher; one looks like severity=~"critical|high"')
+    return found
+
+
+def _one(rest: str, text: str) -> tuple[Matcher, str]:
+    example = 'one looks like severity=~"critical|high"'
+    name = _NAME.match(rest)
+    if name is None:
+        raise ValueError(f"{text!r} is no matcher, as {rest!r} does not begin with a label's name; {example}")
+    rest = rest[name.end() :].lstrip()
+    operator = next((operator for operator in OPERATORS if rest.startswith(operator)), None)
+    if operator is None:
+        raise ValueError(f"{text!r} is no matcher, as after {name[0]!r} comes none of =, !=, =~, !~; {example}")
+    rest = rest[len(operator) :].lstrip()
+    value = _VALUE.match(rest)
+    if value is None:
+        raise ValueError(
+            f'{text!r} is no matcher, as after {operator!r} comes no value; the empty one is "". {example}'
+        )
+    return Matcher(_unquoted(name[0]), operator, _unquoted(value[0])), rest[value.end() :].lstrip()
+
+
+def _unquoted(token: str) -> str:
+    if not token.startswith('"'):
+        return token
+    return _ESCAPE.sub(lambda match: "\n" if match[1] == "n" else match[1], token[1:-1])
+
+
+def check_regex(pattern: str) -> None:
+    """Accepts the regular expressions that mean the same to Python and to RE2, which Alertmanager has.
+
+    :raises ValueError: names what one of them does not know.
+    """
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        if character == "\\":
+            position += _check_escape(pattern, position, allowed="BbAdDsSwWnrtfvax")
+        elif character == "[":
+            position += _check_class(pattern, position)
+        elif character == "(" and pattern.startswith("(?", position):
+            position += _check_group(pattern, position)
+        elif character in "*+?}" and pattern.startswith("+", position + 1):
+            raise ValueError(f"{pattern!r} has the possessive {character}+, which RE2 does not have")
+        elif character == "{":
+            position += _check_count(pattern, position)
+        else:
+            position += 1
+    try:
+        re.compile(pattern, re.ASCII)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+
+
+def _check_escape(pattern: str, position: int, *, allowed: str) -> int:
+    escaped = pattern[position + 1 : position + 2]
+    if escaped in "123456789" and escaped:
+        raise ValueError(f"{pattern!r} has the backreference \\{escaped}, which RE2 does not have")
+    if escaped.isalnum() and escaped not in allowed:
+        raise ValueError(f"{pattern!r} has \\{escaped}, which is not the same in RE2 and Python")
+    if escaped == "x" and not re.match(r"[0-9a-fA-F]{2}", pattern[position + 2 :]):
+        raise ValueError(f"{pattern!r} has \\x without two hexadecimal digits, which is not the same in RE2 and Python")
+    return 2
+
+
+def _check_class(pattern: str, position: int) -> int:
+    found = _CLASS.match(pattern, position)
+    if found is None:
+        what = "has [:, a class of POSIX, which Python does not have" if "[:" in pattern else "has a [ without its ]"
+        raise ValueError(f"{pattern!r} {what}")
+    inside = found[0]
+    for escape in re.finditer(r"\\.", inside, re.DOTALL):
+        _check_escape(pattern, position + escape.start(), allowed="dDsSwWnrtfvax")
+    return len(inside)
+
+
+def _check_group(pattern: str, position: int) -> int:
+    for opening, what in {
+        "(?=": "a lookahead",
+        "(?!": "a lookahead",
+        "(?<=": "a lookbehind",
+        "(?<!": "a lookbehind",
+        "(?P=": "a backreference",
+        "(?(": "a condition",
+        "(?>": "an atomic group",
+        "(?#": "a comment",
+    }.items():
+        if pattern.startswith(opening, position):
+            raise ValueError(f"{pattern!r} has {what}, which RE2 does not have")
+    if pattern.startswith("(?P<", position):
+        return 4
+    flags = _FLAGS.match(pattern, position)
+    if flags is None or not set(flags[1] + (flags[2] or "-")[1:]) <= set("ims"):
+        raise ValueError(f"{pattern!r} has a group that begins (? and is not the same in RE2 and Python")
+    return len(flags[0])
+
+
+def _check_count(pattern: str, position: int) -> int:
+    count = _COUNT.match(pattern, position)
+    if count is None:
+        return 1
+    if not count[1]:
+        raise ValueError(f"{pattern!r} has {count[0]}, which is a repetition in Python only; write {{0{count[0][1:]}")
+    if max(int(count[1]), int(count[3] or 0)) > MOST_REPETITIONS:
+        raise ValueError(f"{pattern!r} has {count[0]}; RE2 repeats {MOST_REPETITIONS:,} times at most")
+    if pattern.startswith("+", position + len(count[0])):
+        raise ValueError(f"{pattern!r} has the possessive {count[0]}+, which RE2 does not have")
+    return len(count[0])
+
+
+@dataclass(frozen=True)
+class InhibitRule:
+    """While an alert fires that fits ``source_matchers``, those that fit ``target_matchers`` are not sent.
+
+    :param equal: only those that have the same values of these labels; no label is the empty value here too.
+
+    An alert that fits both sides is not inhibited by another one that does.
+    """
+
+    source_matchers: tuple[Matcher, ...] = ()
+    target_matchers: tuple[Matcher, ...] = ()
+    equal: tuple[str, ...] = ()
+
+    def inhibits(self, firing: Iterable[Labels]) -> Callable[[Labels], bool]:
+        """Whether labels are inhibited while these alerts fire; reads ``firing`` once."""
+        every, one_sided = set(), set()
+        for source in firing:
+            if match_all(self.source_matchers, source):
+                every.add(self._values(source))
+                if not match_all(self.target_matchers, source):
+                    one_sided.add(self._values(source))
+
+        def inhibited(labels: Labels) -> bool:
+            if not match_all(self.target_matchers, labels):
+                return False
+            return self._values(labels) in (one_sided if match_all(self.source_matchers, labels) else every)
+
+        return inhibited
+
+    def _values(self, labels: Labels) -> tuple[str, ...]:
+        return tuple(labels.get(name, "") for name in self.equal)
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Alerts that fit all ``matchers`` are not sent for a while.
+
+    :param starts_at: Unix ms, and ``ends_at``: the first moment that is not silent any more.
+    :raises ValueError: it would silence everything, ends before it starts, or does not say who wanted it and why.
+    """
+
+    matchers: tuple[Matcher, ...]
+    starts_at: int
+    ends_at: int
+    created_by: str
+    comment: str
+    id: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not any(not matcher.matches({}) for matcher in self.matchers):
+            raise ValueError("a silence needs a matcher that does not match the empty value, or it silences everything")
+        if self.ends_at <= self.starts_at:
+            raise ValueError("a silence ends after it starts")
+        if not self.created_by.strip() or not self.comment.strip():
+            raise ValueError("a silence says who created it (created_by) and why (comment)")
+
+    def silences(self, labels: Labels, now: int) -> bool:
+        """Whether alerts with these labels are not sent at ``now``, Unix ms."""
+        return self.starts_at <= now < self.ends_at and match_all(self.matchers, labels)

@@ -1,0 +1,157 @@
+"""A real MLflow server, on SQLite in a folder, with a registry to begin with.
+
+``python -m sandbox.mlflow --port 0 --models 5 --versions 4`` prints ``ready http://127.0.0.1:PORT`` once models,
+versions with runs and metrics, and aliases are there; they are always the same, but for the runs' ids and the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+API = "/api/2.0/mlflow"
+NAMES = ("churn", "fraud-detection", "demand-forecast", "ranking", "intent", "pricing", "anomaly", "vision")
+
+
+class MLflow:
+    """A client of the REST API, for whoever changes a registry.
+
+    :param url: the server's address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.client = httpx2.Client(base_url=url + API, timeout=60)
+
+    def call(self, method: str, path: str, **body: Any) -> dict[str, Any]:
+        """Call ``registered-models/create`` and the like."""
+        given = {"params": body} if method == "GET" else {"json": body}
+        answer: dict[str, Any] = self.client.request(method, f"/{path}", **given).raise_for_status().json()
+        return answer
+
+    def model(self, name: str) -> None:
+        """Register a model."""
+        self.call("POST", "registered-models/create", name=name)
+
+    def version(self, name: str, metrics: dict[str, float] | None = None) -> str:
+        """Create a version with a run that has logged metrics, and return its number."""
+        now = int(time.time() * 1000)
+        run = self.call("POST", "runs/create", experiment_id="0", start_time=now)["run"]["info"]["run_id"]
+        logged = [{"key": key, "value": value, "timestamp": now, "step": 0} for key, value in (metrics or {}).items()]
+        if logged:
+            self.call("POST", "runs/log-batch", run_id=run, metrics=logged)
+        made = self.call("POST", "model-versions/create", name=name, source=f"s3://airis-sandbox/{run}", run_id=run)
+        return str(made["model_version"]["version"])
+
+    def alias(self, name: str, alias: str, version: str) -> None:
+        """Let an alias name a version."""
+        self.call("POST", "registered-models/alias", name=name, alias=alias, version=version)
+
+
+@contextmanager
+def server(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """A server whose store is in ``folder``; its address once it answers.
+
+    :raises RuntimeError: it does not start; the end of its log is part of the message.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or _free_port()
+    log = folder / "mlflow.log"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--allowed-hosts", "*"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **settings},
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while not _healthy(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"mlflow server did not start:\n{log.read_text(errors='replace')[-4000:]}")
+            time.sleep(0.1)
+        yield f"http://{host}:{port}"
+    finally:
+        # Its own children are in its session and have no other.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                os.killpg(process.pid, number)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    continue
+
+
+def seed(url: str, models: int, versions: int) -> None:
+    """Register models with versions, runs, metrics and the alias ``champion`` on the last but one."""
+    mlflow = MLflow(url)
+    for number in range(models):
+        name = NAMES[number % len(NAMES)] + (f"-{number // len(NAMES)}" if number >= len(NAMES) else "")
+        mlflow.model(name)
+        made = [
+            mlflow.version(name, {"accuracy": 0.8 + 0.01 * step, "loss": 0.5 - 0.03 * step}) for step in range(versions)
+        ]
+        if made:
+            mlflow.alias(name, "champion", made[max(0, len(made) - 2)])
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/health", timeout=5).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: also if this process is killed
+
+
+def main() -> None:
+    """Serve until asked to end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="for the store; a temporary one unless given")
+    parser.add_argument("--models", type=int, default=0)
+    parser.add_argument("--versions", type=int, default=0, help="of each model")
+    options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with (
+        tempfile.TemporaryDirectory(prefix="mlflow-") as temporary,
+        server(options.folder or Path(temporary), host=options.host, port=options.port) as url,
+    ):
+        seed(f"http://127.0.0.1:{url.rsplit(':', 1)[1]}", options.models, options.versions)
+        print(f"ready {url}", flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The ServiceNow incident of an alert: its fields and limits, and whose incident is never touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from airflow_provider_airis.errors import PermanentError
+from airflow_provider_airis.hooks.servicenow import ServiceNowHook
+from airflow_provider_airis.operators.servicenow import change, correlation_id, incident
+from airflow_provider_airis.operators.tickets import json_option
+from airflow_provider_airis.records import Alert
+from sandbox.servicenow import FIELDS
+
+URL = "https://hub.example.com/dashboard?alert=a1"
+
+
+def alert(**fields: Any) -> Alert:
+    return msgspec.convert(
+        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
+        Alert,
+    )
+
+
+def test_severities_are_impact_and_urgency():
+    severities = ("critical", "high", "medium", "warning", "low", "info")
+    shown = {severity: incident(alert(severity=severity), URL) for severity in severities}
+    assert {severity: (fields["impact"], fields["urgency"]) for severity, fields in shown.items()} == {
+        "critical": ("1", "1"),
+        "high": ("1", "2"),
+        "medium": ("2", "2"),
+        "warning": ("2", "3"),
+        "low": ("3", "3"),
+        "info": ("3", "3"),
+    }
+
+
+def test_an_incident_shows_the_alert():
+    subject = alert(
+        name="Latency\nis high",
+        model_id="fraud",
+        environment="production",
+        description="p90 over 2 s",
+        threshold=2_000_000.0,
+        timestamp=1795406459603,
+        updated_at=1795406459603,
+    )
+    fields = incident(subject, URL)
+    assert fields["short_description"] == "AIRIS-MON Alert: Latency is high"
+    assert fields["correlation_id"] == "airis-mon-a1"
+    assert fields["correlation_display"] == "AIRIS-MON firing 1795406459603"
+    assert fields["description"].splitlines() == [
+        "HIGH Alert",
+        "",
+        "Alert: Latency is high",
+        "Severity: high",
+        "Model: fraud",
+        "Environment: production",
+        "Threshold: 2,000,000.0",
+        "Value: N/A",
+        "Triggered at: 2026-11-23T04:00:59Z",
+        "",
+        "p90 over 2 s",
+        "",
+        f"Dashboard: {URL}",
+    ]
+
+
+@pytest.mark.parametrize("filler", ["x", "🚨", "\x00", "\n", "^"])
+@pytest.mark.parametrize("status", ["firing", "acknowledged", "resolved"])
+def test_text_of_any_length_keeps_the_tables_limits(filler, status):
+    long = filler * 50_000
+    subject = alert(id=long, name=long, description=long, model_id=long, acknowledged_by=long, status=status)
+    for fields in (incident(subject, URL), change(subject, URL, close_code="Solution provided")):
+        assert {name: len(value) for name, value in fields.items() if len(value) > FIELDS[name]} == {}
+        assert URL in fields.get("description", "") + fields.get("work_notes", "")
+    assert "^" not in correlation_id(subject)
+
+
+def test_only_the_end_changes_the_state():
+    assert change(alert(status="acknowledged"), URL, close_code="x").keys() == {
+        *("work_notes", "correlation_display", "impact", "urgency")
+    }
+    resolved = change(alert(status="resolved"), URL, close_code="Solution provided")
+    assert (resolved["state"], resolved["close_code"]) == ("6", "Solution provided")
+    assert resolved["close_notes"]
+
+
+def test_an_incident_of_another_correlation_id_is_none(httpserver, connect):
+    """As an instance answers that leaves the condition out, since the user may not read the field."""
+    result = [{"sys_id": "1", "number": "INC1", "state": "1", "correlation_id": "", "correlation_display": ""}]
+    httpserver.expect_request("/api/now/table/incident").respond_with_json({"result": result})
+    connect("servicenow_default", conn_type="servicenow", host=httpserver.url_for(""), password="token")
+    with ServiceNowHook() as hook:
+        assert hook.find("airis-mon-a1") is None
+    request, _ = httpserver.log[0]
+    assert request.args["sysparm_query"] == "correlation_id=airis-mon-a1^ORDERBYsys_created_on"
+    assert request.headers["Authorization"] == "Bearer token"
+
+
+def test_fields_that_are_no_object_are_said_so(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__AIRIS_SERVICENOW__FIELDS", "[1]")
+    with pytest.raises(PermanentError, match=r"fields in section \[airis_servicenow\] is not a JSON object"):
+        json_option("servicenow", "fields")

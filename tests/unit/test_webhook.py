@@ -1,0 +1,158 @@
+"""The webhook of an alert: its body, its signature, and what its hook gives away of a URL that is a secret."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.errors import PermanentError, RetryableError
+from airflow_provider_airis.hooks.webhook import WebhookHook, signature
+from airflow_provider_airis.operators.webhook import body, key
+from airflow_provider_airis.records import Alert, Notification
+from sandbox.airflow import free_port
+from tests.contract.peers import Silent, always, shared, typical
+
+URL = "https://hub.example.com/dashboard?alert=a1"
+ROW = BY_STEM["webhook"]
+KINDS = {"retryable": RetryableError, "permanent": PermanentError}
+# What nobody may see of the typical connection.
+SECRETS = ("what-both-sides-sign-with", "/hooks/alerts")
+
+
+def alert(**fields: Any) -> Alert:
+    return msgspec.convert(
+        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
+        Alert,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "shown", "change"),
+    [
+        ("firing", False, "fired"),
+        ("firing", True, "severity_changed"),
+        ("acknowledged", True, "acknowledged"),
+        ("resolved", True, "resolved"),
+        ("resolved", False, "resolved"),
+    ],
+)
+def test_it_says_what_has_changed(status, shown, change):
+    told = json.loads(body(alert(status=status), URL, shown=shown))
+    assert (told["change"], told["url"]) == (change, URL)
+    assert told["alert"].keys() == {field.name for field in msgspec.structs.fields(Alert)} - {"notifications"}
+
+
+def test_a_repetition_is_the_same_bytes_under_the_same_key():
+    fields = {"timestamp": 1_000, "updated_at": 61_000}
+    first = alert(duration=60.1, **fields)
+    later = alert(duration=75.0, notifications=[Notification("slack", "#alerts", "C1:1", "firing", 1)], **fields)
+    assert body(first, URL, shown=False) == body(later, URL, shown=False)
+    assert json.loads(body(first, URL, shown=False))["alert"]["duration"] == 60.0
+    assert key(first) == key(later) == "airis-mon-a1-61000"
+    assert key(alert(id="a/ü b")).isascii()
+
+
+def test_the_signature_is_over_time_and_the_bytes_sent():
+    told = body(alert(name="Drift ü\n"), URL, shown=False)
+    digest = hmac.new(b"s3cret", b"1795406459." + told, hashlib.sha256).hexdigest()
+    assert signature("s3cret", told, 1795406459) == f"t=1795406459,v1={digest}"
+
+
+def test_the_request_is_what_was_promised(httpserver, connect):
+    httpserver.expect_request("/hooks/alerts/").respond_with_data("", status=204)
+    url = httpserver.url_for("/hooks/alerts/?code=k3y")
+    extra = {"headers": '{"Authorization": "Bearer t0ken"}'}
+    connect("webhook_default", conn_type="webhook", host=url, password="s3cret", extra=extra)
+    with WebhookHook() as hook:
+        hook.send(b'{"a": 1}', key="k")
+    request, _ = httpserver.log[0]
+    assert (request.method, request.path, request.query_string) == ("POST", "/hooks/alerts/", b"code=k3y")
+    assert request.data == b'{"a": 1}'
+    at = int(request.headers["X-Airis-Signature"].partition(",")[0].removeprefix("t="))
+    assert request.headers["X-Airis-Signature"] == signature("s3cret", request.data, at)
+    assert request.headers["Idempotency-Key"] == "k"
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["Authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.parametrize("row", shared(ROW, "refusals.json"), ids=lambda row: row["about"])
+def test_what_a_receiver_answers_is_passing_or_permanent(row, connect, caplog):
+    with always(ROW, row["response"]) as server:
+        connect("webhook_default", **typical(ROW).connections(server.url)["webhook_default"])
+        with WebhookHook(retries=0) as hook, pytest.raises(KINDS[row["error"]]) as raised:
+            hook.send(b"{}", key="k")
+    assert row["says"] in str(raised.value)
+    assert getattr(raised.value, "retry_after", None) == row.get("retry_after")
+    for secret in SECRETS:
+        assert secret not in str(raised.value) + repr(hook) + repr(vars(raised.value)) + caplog.text
+
+
+def test_a_receiver_that_does_not_answer_or_is_not_there_may_come_back(connect, caplog):
+    with Silent() as server:
+        connect("webhook_default", **typical(ROW).connections(server.url)["webhook_default"])
+        with WebhookHook(retries=0, timeout=0.3) as hook, pytest.raises(RetryableError, match="in time") as silent:
+            hook.send(b"{}", key="k")
+    connect("webhook_default", **typical(ROW).connections(f"http://127.0.0.1:{free_port()}")["webhook_default"])
+    with WebhookHook(retries=0) as hook, pytest.raises(RetryableError, match="could not connect") as absent:
+        hook.send(b"{}", key="k")
+    for secret in SECRETS:
+        assert secret not in f"{silent.value} {absent.value} {caplog.text}"
+
+
+def test_a_header_of_the_connection_is_in_no_error(connect):
+    answer = {"status": 400, "json": {"error": "I do not know Bearer t0ken-of-theirs"}}
+    with always(ROW, answer) as server:
+        fields = typical(ROW).connections(server.url)["webhook_default"]
+        connect("webhook_default", **fields, extra={"headers": {"Authorization": "Bearer t0ken-of-theirs"}})
+        with WebhookHook(retries=0) as hook, pytest.raises(PermanentError, match=r"I do not know \*\*\*"):
+            hook.send(b"{}", key="k")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({}, "it has no URL as its host"),
+        ({"host": "https://r.example.com/a"}, "it has no password, the secret that its receiver checks signatures"),
+        ({"host": "ftp://r.example.com/a", "password": "s3cret"}, "its URL must be one with http or https"),
+        ({"host": "https://u:p@r.example.com/a", "password": "s3cret"}, "its URL must hold no login"),
+        ({"host": "https://r.example.com:port/a", "password": "s3cret"}, "its URL is none"),
+        (
+            {"host": "https://r.example.com", "password": "s3cret", "extra": {"headers": "[1]"}},
+            "not a JSON object of texts",
+        ),
+        (
+            {"host": "https://r.example.com", "password": "s3cret", "extra": {"headers": {"A": "ü"}}},
+            "characters that no HTTP header can carry",
+        ),
+    ],
+)
+def test_a_connection_that_cannot_be_used_says_why(connect, fields, says):
+    connect("webhook_default", conn_type="webhook", **fields)
+    works, told = WebhookHook().test_connection()
+    assert not works
+    assert says in told
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "r.example.com/a?b=c"}, "https://r.example.com/a?b=c"),
+        ({"host": "r.example.com", "schema": "http", "port": 8080}, "http://r.example.com:8080"),
+        ({"host": "https://r.example.com:444/a/", "port": 8080}, "https://r.example.com:444/a/"),
+    ],
+)
+def test_the_url_is_the_connections(connect, fields, url):
+    connect("webhook_default", conn_type="webhook", password="s3cret", **fields)
+    hook = WebhookHook()
+    assert str(hook.url) == url
+    assert hook.test_connection() == (
+        True,
+        f"Webhook: there is a URL and a secret; {hook.base_url} is asked with the first alert",
+    )
+    assert "/a" not in hook.base_url
