@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import psutil
@@ -36,7 +37,7 @@ from airflow_provider_airis.records import Window, iso, to_ms
 from sandbox.airflow import Airflow, end_sessions
 from sandbox.process import ROOT, Server, serve
 from sandbox.topology import HISTORY_DAYS, PEERS, arguments, connections, hub_arguments
-from sandbox.verify import Tally, compare, compare_users
+from sandbox.verify import Tally, compare, compare_registry, compare_users
 
 SYNC, RECONCILE = "airis_sync_sagemaker", "airis_reconcile_sagemaker"
 DISPATCH = ("airis_dispatch_slack", "airis_dispatch_pagerduty")
@@ -167,7 +168,13 @@ class Demo:
         today = (now - timedelta(minutes=31)).replace(hour=0, minute=0)
         self.history = Window.between(today - timedelta(days=HISTORY_DAYS), today)
         self.live_from = to_ms(now)
-        self.peers = [peer for peer in PEERS if not peer.missing]
+        rows = {peer.stem: BY_STEM[peer.stem] for peer in PEERS}
+        # Who is sent nothing unless somebody says so is not needed here.
+        self.peers = [
+            peer
+            for peer in PEERS
+            if not peer.missing and (rows[peer.stem].flow == "inbound" or rows[peer.stem].severities)
+        ]
         self.running: dict[str, Server] = {}
         self.sequence = self.fired = 0
         self.changes: dict[str, int] = {}
@@ -175,6 +182,8 @@ class Demo:
         self.incident = ""
         self.backfilled = False
         self.synced: set[str] = set()
+        self.champion = ""
+        self.promoted = False
         self.counted = 0.0
 
     def start(self, *, welcome: bool) -> None:
@@ -243,6 +252,9 @@ class Demo:
             return compare(self.addresses[stem], self.hub, [self.history, *windows])
         if stem == "active_directory":
             return compare_users(self.airflow.home / "secrets" / stem, self.hub, stem)
+        if stem == "mlflow":
+            address = self.addresses[stem]
+            return compare_registry(address, self.hub, urlsplit(address).netloc)
         return compare(self.addresses[stem], self.hub, windows, stem)
 
     def report(self, tallies: dict[str, Tally], setup_s: float, seconds: float) -> Report:
@@ -319,7 +331,24 @@ class Demo:
             self.incident = "over"
             self.source.patch("/_sandbox/incidents", json={"endpoint": self.endpoint}).raise_for_status()
             self.display.say(f"incident: {self.endpoint} is as fast as before", "yellow")
-        return all([self._backfilled(), self._all_synced(), {"update", "resolve"} <= told])
+        return all([self._backfilled(), self._all_synced(), self._promoted(), {"update", "resolve"} <= told])
+
+    def _promoted(self) -> bool:
+        """Whether the hub has heard of an alias that is moved once MLflow was read."""
+        if "airis_sync_mlflow" not in self._sync_dags():
+            return True
+        if not self.champion and "airis_sync_mlflow" in self.synced:
+            self.champion = "4"
+            move = {"name": "churn", "alias": "champion", "version": self.champion}
+            httpx2.post(f"{self.addresses['mlflow']}/api/2.0/mlflow/registered-models/alias", json=move, timeout=60)
+            self.display.say("MLflow: the alias champion of churn moves to version 4", "yellow")
+        if self.champion and not self.promoted:
+            query = {"source": "mlflow-churn", "event_type": "model_alias_changed"}
+            events = self.hub.get("/api/v1/events", params=query).raise_for_status().json()["events"]
+            if self.champion in (event["data"]["version"] for event in events):
+                self.promoted = True
+                self.display.say("hub: model_alias_changed: champion of churn is version 4", "green")
+        return self.promoted
 
     def _all_synced(self) -> bool:
         """Whether each system was read at least once; says so as it comes true."""
@@ -492,8 +521,8 @@ def show(display: Display, report: Report, tallies: dict[str, Tally]) -> None:
         table.add_row(name, text)
     display.console.print(table)
     table = Table("system", title="Record for record", title_justify="left")
-    for name in ("published", "in_hub", "missing", "doubled"):
-        table.add_column(name.replace("_", " "), justify="right")
+    for name in ("at the source", "in the hub", "missing", "doubled"):
+        table.add_column(name, justify="right")
     for stem, counts in report.systems.items():
         table.add_row(BY_STEM[stem].title, *(f"{count:,}" for count in counts.values()))
     display.console.print(table)

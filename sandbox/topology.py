@@ -98,6 +98,14 @@ PEERS = (
         settings={"schedule": "* * * * *", "delay_s": "10"},
     ),
     Peer(
+        "mlflow",
+        8802,
+        lambda url, _made: {"mlflow_default": {"conn_type": "mlflow", "host": url}},
+        arguments=("--models", "5", "--versions", "4"),
+        settings={"schedule": "* * * * *"},
+        published=True,
+    ),
+    Peer(
         "active_directory",
         8795,
         lambda url, made: {

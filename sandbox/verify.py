@@ -143,6 +143,43 @@ def compare_users(directory: Path, hub: httpx2.Client, source: str) -> Tally:
             return _tally(truth, held)
 
 
+def compare_registry(server: str, hub: httpx2.Client, registry: str) -> Tally:
+    """Compare what the events say of versions and aliases, all taken together, with what an MLflow server has now."""
+    mlflow = httpx2.Client(base_url=f"{server}/api/2.0/mlflow", timeout=60)
+    with mlflow:
+        versions = mlflow.get("/model-versions/search", params={"max_results": 10_000}).raise_for_status().json()
+        models = mlflow.get("/registered-models/search", params={"max_results": 1000}).raise_for_status().json()
+    truth = {("version", row["name"], str(row["version"])) for row in versions.get("model_versions", ())}
+    for model in models.get("registered_models", ()):
+        truth.add(("model", model["name"], ""))
+        truth |= {("alias", model["name"], f"{a['alias']} {a['version']}") for a in model.get("aliases", ())}
+    held: list[tuple[str, ...]] = []
+    aliases: dict[tuple[str, str], str] = {}
+    for event in _events(hub, "mlflow-"):
+        data = event["data"]
+        if data.get("registry") != registry:
+            continue
+        if event["event_type"] == "model_registered":
+            held.append(("model", data["model_name"], ""))
+        elif event["event_type"] == "model_version_created":
+            held.append(("version", data["model_name"], data["version"]))
+        elif event["event_type"] == "model_alias_changed":
+            aliases[data["model_name"], data["alias"]] = data["version"]
+    held += [("alias", name, f"{alias} {version}") for (name, alias), version in aliases.items()]
+    return _tally(truth, held)
+
+
+def _events(hub: httpx2.Client, prefix: str) -> Iterator[dict[str, Any]]:
+    """The feed of events, oldest first."""
+    sequence = 0
+    while True:
+        page = hub.get("/api/v1/events/changes", params={"after": sequence, "limit": 5000}).raise_for_status().json()
+        if not page["changes"]:
+            return
+        sequence = page["sequence"]
+        yield from (c["event"] for c in page["changes"] if c["event"]["source"].startswith(prefix))
+
+
 def _tally(truth: set[tuple[str, ...]], held: list[tuple[str, ...]]) -> Tally:
     """What is in one and not in the other, or twice."""
     tally = Tally(published=len(truth), in_hub=len(held), series=len(truth))

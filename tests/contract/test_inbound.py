@@ -23,7 +23,7 @@ CASES = [case for case in cases() if case.system in INBOUND]
 # Who reads from the hub what it was told, and does not tell it again.
 REMEMBERS = {"mlflow"}
 # System → why the times of its records are not those of the window.
-OWN_TIMES = {"mlflow": "a registry shows what is there now: events bear the registry's times, metrics those of the runs"}
+OWN_TIMES = {"mlflow": "a registry shows what is there now; its events and metrics bear times of their own"}
 pytestmark = pytest.mark.usefixtures("airis")
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.system}-{case.name}")
 

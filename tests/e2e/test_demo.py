@@ -14,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from airflow_provider_airis.catalog import BY_STEM
 from sandbox.process import ROOT
+from sandbox.topology import PEERS
 
 pytestmark = pytest.mark.e2e
 
@@ -89,6 +91,12 @@ def test_the_whole_job(directory: Path) -> None:
     report = json.loads((directory / "report.json").read_text())
     assert report["points_published"] == report["points_in_hub"] > 1_000_000
     assert report["points_missing"] == report["points_doubled"] == 0
+    assert {stem: counts["missing"] + counts["doubled"] for stem, counts in report["systems"].items()} == dict.fromkeys(
+        (peer.stem for peer in PEERS if BY_STEM[peer.stem].flow == "inbound" and not peer.missing), 0
+    )
+    assert report["systems"]["mlflow"]["published"] == report["systems"]["mlflow"]["in_hub"] == 30
+    if "active_directory" in report["systems"]:
+        assert report["systems"]["active_directory"]["in_hub"] == 2000
     assert report["backfill_runs"] == 2
     assert report["alerts_fired"] == report["slack_messages"] == report["slack_updates"] == 1
     assert report["pagerduty_events"] == 2

@@ -129,6 +129,7 @@ def test_what_is_published_is_so_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     ports = {"api-server": 8080, "hub": port("hub")}
     ports |= {name: peer.port for name, peer in PEERS.items() if peer.published}
+    assert len(set(ports.values())) == len(ports)
     assert published == {name: [f"127.0.0.1:{number}:{number}"] for name, number in ports.items()}
 
 
