@@ -39,7 +39,8 @@ from sandbox.process import ROOT, Server, serve
 from sandbox.topology import HISTORY_DAYS, PEERS, arguments, connections, hub_arguments
 from sandbox.verify import Tally, compare, compare_registry, compare_users
 
-SYNC, RECONCILE, DISPATCH = "airis_sync_sagemaker", "airis_reconcile_sagemaker", "airis_dispatch_alerts"
+SYNC, RECONCILE = "airis_sync_sagemaker", "airis_reconcile_sagemaker"
+DISPATCH = ("airis_dispatch_slack", "airis_dispatch_pagerduty")
 LIMIT_S = 480
 
 
@@ -219,7 +220,7 @@ class Demo:
         for conn_id, connection in connections(secrets, hub=hub, dashboard=hub, peers=self.addresses).items():
             self.airflow.call("POST", "/connections", json={"connection_id": conn_id, **connection})
         with self.display.phase("the shipped Dags are there"):
-            if not self._until(lambda: {*self._sync_dags(), RECONCILE, DISPATCH} <= self._dags(), 120):
+            if not self._until(lambda: {*self._sync_dags(), RECONCILE, *DISPATCH} <= self._dags(), 120):
                 raise DemoError(f"the Dags did not appear: {self.airflow.call('GET', '/importErrors')}")
         if welcome:
             self.show_addresses()
@@ -233,8 +234,7 @@ class Demo:
         with self.display.phase("scheduler and triggerer are healthy"):
             self.airflow.start("scheduler", "triggerer")
             self.airflow.wait()
-        self._enable(DISPATCH)
-        for dag_id in self._sync_dags():
+        for dag_id in (*DISPATCH, *self._sync_dags()):
             self._enable(dag_id)
         # Enabled before, the Dag would have run yesterday on its own schedule, and that is one day of the backfill.
         self._enable(RECONCILE)

@@ -111,8 +111,10 @@ class Slack:
         shown = [m for (where, ts), m in self.messages.items() if where == channel and float(ts) >= oldest]
         if str(arguments.get("include_all_metadata", "")).lower() not in ("true", "1"):
             shown = [{key: value for key, value in message.items() if key != "metadata"} for message in shown]
-        limit = min(int(arguments.get("limit") or 100), 999)
-        return {"messages": shown[::-1][:limit], "has_more": len(shown) > limit}
+        limit, start = min(int(arguments.get("limit") or 100), 999), int(arguments.get("cursor") or 0)
+        more = len(shown) > start + limit
+        following = {"response_metadata": {"next_cursor": str(start + limit)}} if more else {}
+        return {"messages": shown[::-1][start : start + limit], "has_more": more, **following}
 
     def _channel(self, arguments: dict[str, Any]) -> str:
         channel = str(arguments.get("channel", ""))

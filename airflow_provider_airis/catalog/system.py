@@ -141,16 +141,20 @@ class System:
                 Option("delay_s", "integer", str(self.delay_s), late),
             ]
         if self.target is not None:
+            lingers = "Seconds for which the task waits for more, so that what follows needs no task's start."
             which = "Severities of the alerts that are delivered there; empty for none."
             shared = [
-                Option("target", "string", self.target, "Whom airis_dispatch_alerts delivers to."),
+                Option("target", "string", self.target, f"Whom airis_dispatch_{self.stem} delivers to."),
                 Option("severities", "string", ", ".join(self.severities), which),
+                Option("linger_s", "integer", "30", lingers),
             ]
         return (*shared, *self.options)
 
     @property
     def dag_ids(self) -> tuple[str, ...]:
         """The shipped Dags that belong to this system alone."""
+        if self.flow == "outbound":
+            return (f"airis_dispatch_{self.stem}",)
         if self.schedule is None:
             return ()
         sync = (f"airis_sync_{self.stem}",)

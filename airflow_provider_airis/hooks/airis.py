@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.hooks.base import ApiHook, T
+from airflow_provider_airis.hooks.base import RETRIES, ApiHook, T
 from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, KEPT_REFUSALS, Delivery, IngestSummary
 from airflow_provider_airis.records import (
     Alert,
@@ -33,6 +33,16 @@ SYNC_USERS = 1_000
 class _Changes(msgspec.Struct):
     changes: list[AlertChange]
     sequence: int
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A consumer's place in the change feed.
+
+    :param updated_at: when it was committed, Unix ms.
+    """
+
+    sequence: int = 0
+    updated_at: int = 0
 
 
 class _UserSyncAnswer(IngestAnswer, frozen=True):
@@ -65,12 +75,25 @@ class AirisHook(ApiHook):
     Extras of the connection beside :class:`~airflow_provider_airis.hooks.base.ApiHook`'s: ``compression`` (``gzip``,
     the default, or ``none``), ``consumer`` (whose place in the change feed is kept, ``airflow``) and
     ``dashboard_url`` (base of the links to the dashboard, if not the base URL).
+
+    :param system: stem of an outbound system whose place in the change feed is meant: ``<consumer>-<system>``.
     """
 
     conn_type = "airis"
     default_conn_name = "airis_default"
     hook_name = "AIRIS-MON"
     health_path = f"{API}/health"
+
+    def __init__(
+        self,
+        conn_id: str | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = RETRIES,
+        system: str | None = None,
+    ) -> None:
+        super().__init__(conn_id, timeout=timeout, retries=retries)
+        self.system = system
 
     def check(self) -> str:
         """Ask for its health, then with the token for what it offers."""
@@ -86,7 +109,8 @@ class AirisHook(ApiHook):
     @property
     def consumer(self) -> str:
         """Whose place in the change feed is kept."""
-        return str(self.extra.get("consumer") or "airflow")
+        named = str(self.extra.get("consumer") or "airflow")
+        return f"{named}-{self.system}" if self.system else named
 
     def dashboard_url(self, alert_id: str) -> str:
         """The page of an alert that notifications link to."""
@@ -263,18 +287,23 @@ class AirisHook(ApiHook):
 
     def committed(self, consumer: str | None = None) -> int:
         """The sequence that a consumer committed last; 0 if never."""
+        return self.place(consumer).sequence
+
+    def place(self, consumer: str | None = None) -> Place:
+        """What a consumer committed last, and when; 0 if never."""
         try:
             response = self.request("GET", f"{API}/consumers/{quote(consumer or self.consumer, safe='')}")
         except PermanentError as error:
             if error.status == 404:
-                return 0
+                return Place()
             raise
-        return int(self.decode(response, dict[str, Any])["sequence"])
+        return self.decode(response, Place)
 
-    def commit(self, consumer: str, sequence: int, *, force: bool = False) -> None:
-        """Move a consumer's place forward; back only if ``force`` says so."""
+    def commit(self, consumer: str, sequence: int, *, force: bool = False) -> Place:
+        """Move a consumer's place forward, back only if ``force`` says so; returns what is in force."""
         body = {"sequence": sequence, "force": True} if force else {"sequence": sequence}
-        self.request("PUT", f"{API}/consumers/{quote(consumer, safe='')}", json=body)
+        response = self.request("PUT", f"{API}/consumers/{quote(consumer, safe='')}", json=body)
+        return self.decode(response, Place) if response.content else Place(sequence)
 
     def query(
         self,

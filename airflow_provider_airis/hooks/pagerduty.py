@@ -49,7 +49,7 @@ class PagerDutyHook(ApiHook):
 
     def check(self) -> str:
         """Look at the key only: the Events API has no request without an effect."""
-        return (
+        return self._routing_key and (
             f"{self.hook_name}: the integration key has the right form; {self.base_url} is asked with the first event"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from http.client import HTTPException
 from time import sleep
@@ -15,6 +15,30 @@ from airflow_provider_airis.errors import AirisError, PermanentError, RetryableE
 from airflow_provider_airis.hooks.base import LONGEST_WAIT_S
 
 EVENT_TYPE = "airis_alert"
+# What Slack answers when it is the token or the channel that has to be mended.
+REFUSALS = frozenset(
+    {
+        "access_denied",
+        "account_inactive",
+        "channel_is_limited_access",
+        "channel_not_found",
+        "ekm_access_denied",
+        "enterprise_is_restricted",
+        "invalid_auth",
+        "is_archived",
+        "missing_scope",
+        "no_permission",
+        "not_allowed_token_type",
+        "not_authed",
+        "not_in_channel",
+        "org_login_required",
+        "restricted_action",
+        "team_access_not_granted",
+        "token_expired",
+        "token_revoked",
+        "two_factor_setup_required",
+    }
+)
 _PASSING = frozenset(
     {"accesslimited", "fatal_error", "internal_error", "ratelimited", "request_timeout", "service_unavailable"}
 )
@@ -91,7 +115,7 @@ class SlackHook(BaseHook):
     def post(self, channel: str, *, text: str, blocks: Sequence[Any], metadata: dict[str, str]) -> str:
         """Post a message; returns its reference ``<channel id>:<ts>``.
 
-        :param metadata: by which :meth:`find` knows it again.
+        :param metadata: by which :meth:`posted` knows it again.
         """
         answer = self.call(
             "chat.postMessage",
@@ -115,25 +139,30 @@ class SlackHook(BaseHook):
             metadata={"event_type": EVENT_TYPE, "event_payload": metadata},
         )
 
-    def find(self, channel: str, *, metadata: dict[str, str], since: int) -> str | None:
-        """The reference of the message that :meth:`post` left with this metadata, None if there is none.
+    def posted(self, channel: str, *, since: int) -> Iterator[tuple[dict[str, Any], str]]:
+        """Yield the metadata and reference of the messages that :meth:`post` left in a channel, newest first.
 
-        :param since: Unix ms; older messages are not looked at. At most the newest 1,000 are.
+        :param since: Unix ms; older messages are not looked at. At most the newest 10,000 are.
         :raises PermanentError: the app lacks the scopes to read (``channels:read``, ``channels:history``).
         """
         channel_id = self._channel_id(channel)
-        answer = self.call(
-            "conversations.history",
-            channel=channel_id,
-            oldest=f"{since / 1000:.6f}",
-            include_all_metadata=True,
-            limit=999,
-        )
-        wanted = {"event_type": EVENT_TYPE, "event_payload": metadata}
-        for message in answer["messages"]:
-            if message.get("metadata") == wanted:
-                return f"{channel_id}:{message['ts']}"
-        return None
+        cursor = ""
+        for _ in range(10):
+            answer = self.call(
+                "conversations.history",
+                channel=channel_id,
+                oldest=f"{since / 1000:.6f}",
+                include_all_metadata=True,
+                limit=999,
+                cursor=cursor,
+            )
+            for message in answer["messages"]:
+                metadata = message.get("metadata") or {}
+                if metadata.get("event_type") == EVENT_TYPE:
+                    yield metadata.get("event_payload") or {}, f"{channel_id}:{message['ts']}"
+            cursor = (answer.get("response_metadata") or {}).get("next_cursor", "")
+            if not cursor:
+                return
 
     def check(self) -> str:
         """Ask Slack who the token belongs to; returns what to tell the user."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from airflow_provider_airis.hooks.airis import AirisHook
 
 FAILED = "failed"
-# Seconds for a receiver to answer: one that is down must not hold back the others, and the task is tried again anyway.
+# Seconds for a receiver to answer; one that does not is asked again later anyway.
 TIMEOUT_S = 5
+# Statuses by which a receiver may mean the one alert that it was sent. Any other refusal means all of them.
+OF_THE_ALERT = frozenset({400, 413, 422})
 
 
 class AirisToOperator(BaseOperator):
@@ -34,12 +38,14 @@ class AirisToOperator(BaseOperator):
     :param target: whom within the system; part of the ledger's key.
     :param airis_conn_id: connection of the hub.
 
-    A subclass names its ``system`` and implements :meth:`send`. An error that no retry mends fails the task at once.
-    Either way, a delivery that failed for good is marked in the ledger and reported to the hub as an event
-    ``notification_failed``.
+    A subclass names its ``system`` and implements :meth:`send`; :class:`AirisDispatchOperator` sends with it too, from
+    several threads. An error that no retry mends fails the task at once. Either way, a delivery that failed for good is
+    marked in the ledger and reported to the hub as an event ``notification_failed``.
     """
 
     system: ClassVar[str]
+    # How often the hook sends again by itself.
+    hook_retries: int = 1
     template_fields: Sequence[str] = ("alert_id", "target", "airis_conn_id")
     ui_color = "#fdecea"
 
@@ -54,6 +60,23 @@ class AirisToOperator(BaseOperator):
         """The system's row in the catalog."""
         return BY_STEM[self.system]
 
+    @property
+    def receiver_conn_id(self) -> str:
+        """The receiver's connection."""
+        return self.row.default_conn_id
+
+    @cached_property
+    def hook(self) -> Any:
+        """The receiver's hook, of which one session serves all that is sent."""
+        module, _, name = self.row.hook_class.rpartition(".")
+        return getattr(import_module(module), name)(self.receiver_conn_id, timeout=TIMEOUT_S, retries=self.hook_retries)
+
+    def close(self) -> None:
+        """End the session. The next use looks up the connection anew."""
+        hook = self.__dict__.pop("hook", None)
+        if hasattr(hook, "close"):
+            hook.close()
+
     @abstractmethod
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str | None:
         """Send the alert's state and return the reference under which a later state updates it.
@@ -64,12 +87,18 @@ class AirisToOperator(BaseOperator):
         :return: None if the alert is resolved and the receiver never heard of it, so that there is nothing to say.
         """
 
+    def refuses_all(self, error: PermanentError) -> bool:
+        """Whether it is the receiver that has to be mended, its token or its channel, and not this one alert."""
+        if error.status is not None and error.status not in OF_THE_ALERT:
+            return True
+        try:
+            self.hook.check()
+        except Exception:  # noqa: BLE001  a missing connection, too
+            return True
+        return False
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver, and return ``{alert_id, target, status, reference}``; ``reference`` is None if nothing was sent."""
-        return self.deliver(context)
-
-    def deliver(self, context: Context) -> dict[str, Any]:
-        """What :meth:`execute` does, for another operator to call."""
         from airflow_provider_airis.hooks.airis import AirisHook
 
         task = context.get("ti")
@@ -78,56 +107,67 @@ class AirisToOperator(BaseOperator):
         with AirisHook(self.airis_conn_id) as hub:
             try:
                 alert = hub.alert(self.alert_id)
-                return self._deliver(hub, alert, again)
+                entry = self.show(alert, url=hub.dashboard_url(alert.id), again=again)
+                if entry:
+                    hub.record_notification(alert.id, entry)
             except AirisError as error:
                 permanent = isinstance(error, PermanentError)
                 if alert and (permanent or last):
-                    self._report(hub, alert, error)
+                    try:
+                        self.report(hub, alert, error)
+                    except AirisError as unreported:
+                        self.log.warning("The hub does not know that this delivery has failed: %s", unreported)
                 if permanent:
                     raise AirflowFailException(str(error)) from error
                 raise
-
-    def _deliver(self, hub: AirisHook, alert: Alert, again: bool) -> dict[str, Any]:
-        shown = self._shown(alert)
+            finally:
+                self.close()
+        shown = entry or self.shown(alert)
         reference = shown.reference or None if shown else None
-        result = {"alert_id": alert.id, "target": self.target, "status": alert.status, "reference": reference}
+        return {"alert_id": alert.id, "target": self.target, "status": alert.status, "reference": reference}
+
+    def show(self, alert: Alert, *, url: str, again: bool) -> Notification | None:
+        """Send what the receiver lacks; returns what the ledger is to say of it, None if nothing was sent."""
+        shown = self.shown(alert)
         if shown and shown.status == alert.status and shown.at >= alert.updated_at:
             self.log.info("%s already shows alert %s as %s", self.row.title, alert.id, alert.status)
-            return result
+            return None
+        reference = shown.reference or None if shown else None
         # A delivery that failed for good is in the ledger without a reference: it too may have been sent.
         again = again or shown is not None
         sent = None
         if reference or again or alert.status != "resolved":
-            sent = self.send(alert, reference, url=hub.dashboard_url(alert.id), again=again)
+            sent = self.send(alert, reference, url=url, again=again)
         if sent is None:
             self.log.info("Alert %s was resolved before %s heard of it: nothing to send", alert.id, self.row.title)
-            return result
-        hub.record_notification(alert.id, Notification(self.system, self.target, sent, alert.status, alert.updated_at))
+            return None
         self.log.info("%s (%s) shows alert %s as %s", self.row.title, self.target, alert.id, alert.status)
-        return {**result, "reference": sent}
+        return Notification(self.system, self.target, sent, alert.status, alert.updated_at)
 
-    def _report(self, hub: AirisHook, alert: Alert, error: AirisError) -> None:
-        """Say at the hub that nobody was told. It must not hide the error itself."""
-        shown = self._shown(alert)
+    def report(self, hub: AirisHook, alert: Alert, error: AirisError) -> None:
+        """Say at the hub that nobody was told."""
+        shown = self.shown(alert)
         reference = shown.reference if shown else ""
-        failed = Notification(self.system, self.target, reference, FAILED, alert.updated_at)
-        event = Event(
-            event_type="notification_failed",
-            source=f"airflow-{self.system}",
-            severity="error",
-            timestamp=alert.updated_at,
-            data={"alert_id": alert.id, "target": self.target, "status": alert.status, "error": str(error)},
-            key=f"notification_failed/{alert.id}/{self.system}/{self.target}/{alert.updated_at}",
-        )
-        try:
-            hub.record_notification(alert.id, failed)
-            hub.event(event)
-        except AirisError as unreported:
-            self.log.warning("The hub does not know that this delivery has failed: %s", unreported)
+        hub.record_notification(alert.id, Notification(self.system, self.target, reference, FAILED, alert.updated_at))
+        data = {"alert_id": alert.id, "target": self.target, "status": alert.status, "error": str(error)}
+        key = f"{alert.id}/{self.system}/{self.target}/{alert.updated_at}"
+        hub.event(notification_failed(self.system, key, alert.updated_at, data))
 
-    def _shown(self, alert: Alert) -> Notification | None:
+    def shown(self, alert: Alert) -> Notification | None:
         """The ledger's entry of this receiver."""
         return next((n for n in alert.notifications if (n.channel, n.target) == (self.system, self.target)), None)
+
+
+def notification_failed(system: str, key: str, at: int, data: dict[str, Any]) -> Event:
+    """The event that says that a receiver was not told; the same key is the same event."""
+    return Event(
+        event_type="notification_failed",
+        source=f"airflow-{system}",
+        severity="error",
+        timestamp=at,
+        data=data,
+        key=f"notification_failed/{key}",
+    )
 
 
 def cut(value: str, most: int) -> str:

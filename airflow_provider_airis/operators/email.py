@@ -11,6 +11,7 @@ from email.mime.text import MIMEText
 from email.utils import format_datetime, formataddr, parseaddr
 from typing import Any, ClassVar
 
+from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
 from airflow_provider_airis.records import Alert, from_ms, iso
 
@@ -100,6 +101,15 @@ class AirisToEmailOperator(AirisToOperator):
     def __init__(self, *, smtp_conn_id: str = "smtp_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.smtp_conn_id = smtp_conn_id
+
+    @property
+    def receiver_conn_id(self) -> str:
+        """The receiver's connection."""
+        return self.smtp_conn_id
+
+    def refuses_all(self, error: PermanentError) -> bool:
+        """552 and 554 are said of a mail; any other code is of the server, the login or the recipient."""
+        return error.status not in (552, 554) and super().refuses_all(error)
 
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:  # noqa: ARG002
         """Mail the state; returns the ``Message-ID`` of the alert's first mail.

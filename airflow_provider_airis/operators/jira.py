@@ -81,6 +81,11 @@ class AirisToJiraOperator(AirisToOperator):
         self.resolve_transition = resolve_transition
         self.resolution = resolution
 
+    @property
+    def receiver_conn_id(self) -> str:
+        """The receiver's connection."""
+        return self.jira_conn_id
+
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str | None:
         """Comment on the issue, or create it; returns its key.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
-from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
+from airflow_provider_airis.errors import PermanentError
+from airflow_provider_airis.operators.deliver import AirisToOperator, cut
 from airflow_provider_airis.records import Alert, iso
 
 SUMMARY_CHARS = 1_024
@@ -71,12 +73,18 @@ class AirisToPagerDutyOperator(AirisToOperator):
 
     system: ClassVar[str] = "pagerduty"
 
+    @property
+    def receiver_conn_id(self) -> str:
+        """The target."""
+        return self.target
+
+    def refuses_all(self, error: PermanentError) -> bool:
+        """A key that is none, or none any more, is answered with 400 as a bad event is."""
+        return re.search("routing.?key", error.detail, re.IGNORECASE) is not None or super().refuses_all(error)
+
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:  # noqa: ARG002
         """Send the event; returns its ``dedup_key``, which makes a repetition harmless.
 
         PagerDuty drops an acknowledge or resolve of what it was never told.
         """
-        from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
-
-        with PagerDutyHook(self.target, timeout=TIMEOUT_S, retries=1) as hook:
-            return hook.enqueue(event(alert, url))
+        return str(self.hook.enqueue(event(alert, url)))

@@ -77,6 +77,11 @@ class AirisToServiceNowOperator(AirisToOperator):
         self.close_code = close_code
         self.fields = fields
 
+    @property
+    def receiver_conn_id(self) -> str:
+        """The receiver's connection."""
+        return self.target
+
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str | None:
         """Update the incident, or create it; returns ``<number>:<sys_id>``.
 

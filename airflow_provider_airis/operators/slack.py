@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
+from airflow_provider_airis.errors import PermanentError, RetryableError
+from airflow_provider_airis.operators.deliver import AirisToOperator, cut
 from airflow_provider_airis.records import Alert, from_ms
 
 HEADER_CHARS = 150
@@ -18,6 +19,7 @@ SECTION_CHARS = 3_000
 CLOCKS_MS = 300_000
 # What chat.update answers of a message that was deleted, is another app's, or too old to be edited.
 GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
+_LOOKING = threading.Lock()
 
 _ICONS = {"critical": "🚨", "high": "🚨", "medium": "⚠️", "warning": "⚠️", "low": "ℹ️", "info": "ℹ️"}  # noqa: RUF001
 
@@ -75,33 +77,41 @@ class AirisToSlackOperator(AirisToOperator):
     """
 
     system: ClassVar[str] = "slack"
+    hook_retries = 3
     template_fields: Sequence[str] = (*AirisToOperator.template_fields, "slack_conn_id")
 
     def __init__(self, *, slack_conn_id: str = "slack_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.slack_conn_id = slack_conn_id
+        # What earlier tries have left in the channel since when (Unix ms): alert id → reference.
+        self._earlier: tuple[int, dict[str, str]] | None = None
+
+    @property
+    def receiver_conn_id(self) -> str:
+        """The connection with the bot token."""
+        return self.slack_conn_id
+
+    def refuses_all(self, error: PermanentError) -> bool:
+        """Slack says everything with status 200."""
+        from airflow_provider_airis.hooks.slack import REFUSALS
+
+        return error.detail in REFUSALS or super().refuses_all(PermanentError(str(error)))
 
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str | None:
         """Update the message, or post the first one; returns ``<channel id>:<ts>``.
 
         A message that can no longer be updated is followed by a new one, unless there is only its end to tell.
         """
-        from airflow_provider_airis.hooks.slack import SlackHook
-
-        hook = SlackHook(self.slack_conn_id, timeout=TIMEOUT_S)
         message: dict[str, Any] = {
             "text": text(alert),
             "blocks": blocks(alert, url),
             "metadata": {"alert_id": alert.id, "target": self.target},
         }
         if reference is None and again:
-            try:
-                reference = hook.find(self.target, metadata=message["metadata"], since=alert.timestamp - CLOCKS_MS)
-            except PermanentError as error:
-                self.log.warning("Cannot look whether an earlier try has posted, so it is posted again: %s", error)
+            reference = self._find(alert)
         if reference is not None:
             try:
-                hook.update(reference, **message)
+                self.hook.update(reference, **message)
                 return reference
             except PermanentError as error:
                 if error.detail not in GONE:
@@ -109,7 +119,28 @@ class AirisToSlackOperator(AirisToOperator):
                 self.log.warning("The message of alert %s cannot be updated any more: %s", alert.id, error)
         if alert.status == "resolved":
             return reference
-        return hook.post(self.target, **message)
+        try:
+            return str(self.hook.post(self.target, **message))
+        except RetryableError:
+            with _LOOKING:
+                self._earlier = None  # it may have been posted since the channel was read
+            raise
+
+    def _find(self, alert: Alert) -> str | None:
+        """The message that an earlier try has left. The channel is read once for all alerts that ask."""
+        with _LOOKING:
+            since = alert.timestamp - CLOCKS_MS
+            if self._earlier is None or since < self._earlier[0]:
+                found: dict[str, str] = {}
+                try:
+                    for metadata, reference in self.hook.posted(self.target, since=since):
+                        if metadata.get("target") == self.target:
+                            found.setdefault(str(metadata.get("alert_id")), reference)
+                except PermanentError as error:
+                    self.log.warning("Cannot look whether an earlier try has posted, so it is posted again: %s", error)
+                    since = 0
+                self._earlier = since, found
+            return self._earlier[1].get(alert.id)
 
 
 def _utc(at: datetime) -> str:

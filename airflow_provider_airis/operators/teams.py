@@ -73,6 +73,11 @@ class AirisToTeamsOperator(AirisToOperator):
 
     system: ClassVar[str] = "teams"
 
+    @property
+    def receiver_conn_id(self) -> str:
+        """The receiver's connection."""
+        return self.target
+
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:
         """Post the card; returns when the first one was.
 

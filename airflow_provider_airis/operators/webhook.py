@@ -44,6 +44,11 @@ class AirisToWebhookOperator(AirisToOperator):
 
     system: ClassVar[str] = "webhook"
 
+    @property
+    def receiver_conn_id(self) -> str:
+        """The receiver's connection."""
+        return self.target
+
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:  # noqa: ARG002
         """Post the change; returns its key."""
         from airflow_provider_airis.hooks.webhook import WebhookHook

@@ -22,18 +22,27 @@ class AirisAlertSensor(BaseSensorOperator):
 
     :param airis_conn_id: connection of the hub; not templated, since no worker renders it.
     :param consumer: whose place; the connection's ``consumer`` if None.
+    :param system: stem of an outbound system, if it is the place of what is delivered there.
     """
 
     template_fields: Sequence[str] = ()
     ui_color = "#fff4e0"
 
-    def __init__(self, *, airis_conn_id: str = "airis_default", consumer: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        airis_conn_id: str = "airis_default",
+        consumer: str | None = None,
+        system: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.airis_conn_id = airis_conn_id
         self.consumer = consumer
+        self.system = system
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=TRIGGER,
-            trigger_kwargs={"airis_conn_id": airis_conn_id, "consumer": consumer},
+            trigger_kwargs={"airis_conn_id": airis_conn_id, "consumer": consumer, "system": system},
             next_method="execute",
             next_kwargs=None,
             timeout=None,
@@ -44,6 +53,6 @@ class AirisAlertSensor(BaseSensorOperator):
         """Wait without a triggerer, where a task is run by hand: ``dag.test()``."""
         from airflow_provider_airis.hooks.airis import AirisHook
 
-        with AirisHook(self.airis_conn_id) as hub:
+        with AirisHook(self.airis_conn_id, system=self.system) as hub:
             while not hub.changes(consumer=self.consumer, limit=1, wait=50)[0]:
                 self.log.info("Nothing has changed yet")

@@ -25,23 +25,27 @@ class AirisAlertTrigger(BaseEventTrigger):
 
     :param airis_conn_id: connection of the hub.
     :param consumer: whose place; the connection's ``consumer`` if None.
+    :param system: stem of an outbound system, if it is the place of what is delivered there.
     """
 
-    def __init__(self, airis_conn_id: str = "airis_default", consumer: str | None = None) -> None:
+    def __init__(
+        self, airis_conn_id: str = "airis_default", consumer: str | None = None, system: str | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.airis_conn_id = airis_conn_id
         self.consumer = consumer
+        self.system = system
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments."""
         path = f"{type(self).__module__}.{type(self).__qualname__}"
-        return path, {"airis_conn_id": self.airis_conn_id, "consumer": self.consumer}
+        return path, {"airis_conn_id": self.airis_conn_id, "consumer": self.consumer, "system": self.system}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: the wait is over, or it makes no sense."""
         from airflow_provider_airis.hooks.airis import AirisHook
 
-        hook = AirisHook(self.airis_conn_id, retries=0)
+        hook = AirisHook(self.airis_conn_id, retries=0, system=self.system)
         pause = 0.0
         while True:
             try:

@@ -77,6 +77,21 @@ def test_every_scheduled_system_has_its_dags(parsed):
     assert {dag_id for system in SYSTEMS for dag_id in system.dag_ids} <= set(parsed)
 
 
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.flow == "outbound"], ids=lambda system: system.stem)
+def test_every_receiver_has_a_loop_of_its_own(parsed, system):
+    (dag_id,) = system.dag_ids
+    dag = parsed[dag_id]["dags"][dag_id]
+    assert "ContinuousTimetable" in str(dag["timetable"])
+    assert dag["max_active_runs"] == 1
+    tasks = {task["__var"]["task_id"]: task["__var"] for task in dag["tasks"]}
+    assert list(tasks) == ["wait", "deliver"]
+    assert tasks["wait"]["downstream_task_ids"] == ["deliver"]
+    assert tasks["wait"]["start_from_trigger"] is True
+    assert tasks["wait"]["start_trigger_args"]["trigger_kwargs"]["__var"]["system"] == system.stem
+    assert tasks["deliver"]["system"] == system.stem
+    assert not any(task.get("retries") for task in tasks.values())
+
+
 def test_parse_times_are_shown(parsed, record_property, capsys):
     with capsys.disabled():
         print("\nParsed: " + ", ".join(f"{name} {result['seconds']:.2f} s" for name, result in parsed.items()))

@@ -1,9 +1,16 @@
-"""The dispatch loop against a real hub: it wakes, plans what is due once, and commits only what was planned."""
+"""The dispatch to Slack and PagerDuty against a real hub: nothing missed, nothing doubled, whatever fails or dies."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -11,162 +18,481 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
+from airflow_provider_airis.errors import RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.operators.dispatch import AirisCommitOperator, AirisDeliverOperator, AirisPlanOperator
-from airflow_provider_airis.records import Notification
+from airflow_provider_airis.operators import dispatch as engine
+from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
+from airflow_provider_airis.operators.pagerduty import AirisToPagerDutyOperator
+from airflow_provider_airis.records import Alert, Notification
 from airflow_provider_airis.sensors.alerts import AirisAlertSensor
 from airflow_provider_airis.triggers import alerts as triggers
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
+from sandbox.faults import Fault, FaultProxy
+from tests.integration.test_receivers import KEY, TOKEN, StandIn
+
+SYSTEMS = ("slack", "pagerduty")
+TARGETS = {"slack": "#alerts", "pagerduty": "pagerduty_events_default"}
+RANK = {"trigger": 0, "acknowledge": 1, "resolve": 2}
 
 
-class Run:
-    """The XComs of one Dag run, as Airflow keeps them between its tasks."""
-
-    def __init__(self) -> None:
-        self.xcoms: dict[tuple[str, str], Any] = {}
-
-    def task(self, operator: Any) -> Any:
-        run = self
-
-        class Instance:
-            try_number, max_tries = 1, 0
-
-            def xcom_push(self, key: str, value: Any) -> None:
-                run.xcoms[operator.task_id, key] = value
-
-            def xcom_pull(self, task_ids: str | list[str], key: str = "return_value") -> Any:
-                # As Airflow does: a list for a list, and for one id the value itself if there is only one.
-                ids = [task_ids] if isinstance(task_ids, str) else task_ids
-                found = [value for task_id in ids for value in run.mapped(task_id, key)]
-                return found[0] if isinstance(task_ids, str) and len(found) == 1 else found
-
-        result = operator.execute({"ti": Instance()})
-        run.xcoms[operator.task_id, "return_value"] = result
-        return result
-
-    def mapped(self, task_id: str, key: str) -> list[Any]:
-        value = self.xcoms.get((task_id, key))
-        return value if task_id == "deliver" and value else [value]
-
-    def plan(self) -> list[tuple[str, str, str]]:
-        planned = self.task(AirisPlanOperator(task_id="plan"))
-        return [(row["channel"], row["target"], row["alert_id"]) for row in planned]
-
-    def commit(self, delivered: int | None = None) -> int:
-        count = len(self.xcoms["plan", "return_value"]) if delivered is None else delivered
-        self.xcoms["deliver", "return_value"] = [{"alert_id": "some", "status": "firing"}] * count
-        return self.task(AirisCommitOperator(task_id="commit", plan="plan", deliver="deliver"))
+@pytest.fixture(scope="module")
+def stand_ins() -> Iterator[dict[str, StandIn]]:
+    with ThreadPoolExecutor(2) as pool:
+        started = dict(zip(SYSTEMS, pool.map(StandIn, (f"sandbox.{system}" for system in SYSTEMS)), strict=True))
+    yield started
+    for stand_in in started.values():
+        stand_in.stop()
 
 
-@pytest.fixture(autouse=True)
-def own_consumer(hub: Any, connect: Callable[..., str], request: pytest.FixtureRequest) -> None:
-    """Each test reads the feed as a consumer of its own, from where it now ends."""
-    extra = {"consumer": request.node.name}
-    connect("airis_default", conn_type="airis", host=hub.url, password=hub.token, extra=extra)
-    with AirisHook() as client:
-        sequence = 0
-        while True:
-            changes, sequence = client.changes(after=sequence)
-            if not changes:
-                break
-        client.commit(client.consumer, sequence)
+class World:
+    """A hub, what is between it and the receivers, and the receivers, as one test sees them."""
+
+    def __init__(self, hub: Any, stand_ins: dict[str, StandIn], name: str) -> None:
+        self.name = name
+        self.stand_ins = stand_ins
+        self.before = {system: len(stand_in.seen()) for system, stand_in in stand_ins.items()}
+        self.proxies = {system: FaultProxy(stand_in.url) for system, stand_in in stand_ins.items()}
+        self.client = httpx2.Client(base_url=hub.url, headers={"Authorization": f"Bearer {hub.token}"}, timeout=30)
+        self.ids: list[str] = []
+
+    def close(self) -> None:
+        self.client.close()
+        for proxy in self.proxies.values():
+            proxy.close()
+
+    def fire(self, severity: str = "critical", name: str = "") -> str:
+        name = name or f"alert {len(self.ids)}"
+        body = {"name": name, "severity": severity, "fingerprint": f"{self.name} {name}"}
+        self.ids.append(self.client.post("/api/v1/alerts", json=body).raise_for_status().json()["id"])
+        return self.ids[-1]
+
+    def change(self, alert_id: str, kind: str) -> None:
+        self.client.post(f"/api/v1/alerts/{alert_id}/{kind}", json={"by": "ada"}).raise_for_status()
+
+    def alert(self, alert_id: str) -> dict[str, Any]:
+        return self.client.get(f"/api/v1/alerts/{alert_id}").raise_for_status().json()
+
+    def ledger(self, alert_id: str) -> dict[tuple[str, str], str]:
+        return {(n["channel"], n["target"]): n["status"] for n in self.alert(alert_id)["notifications"]}
+
+    def events(self) -> list[dict[str, Any]]:
+        params = {"event_type": "notification_failed", "limit": 500}
+        found = self.client.get("/api/v1/events", params=params).raise_for_status().json()["events"]
+        return [event for event in found if event["timestamp"] >= self.alert(self.ids[0])["timestamp"]]
+
+    def seen(self, system: str) -> list[tuple[str, str]]:
+        """What the receiver has taken since the test began, as (kind, alert id)."""
+        found = self.stand_ins[system].seen()[self.before[system] :]
+        if system == "slack":
+            return [(row["kind"], row["metadata"]["event_payload"]["alert_id"]) for row in found]
+        return [(row["kind"], row["dedup_key"].removeprefix("airis-mon-")) for row in found]
+
+    def place(self, system: str) -> int:
+        with AirisHook(system=system) as hub:
+            return hub.committed(hub.consumer)
+
+    def end(self) -> int:
+        """The feed's last sequence."""
+        with AirisHook() as hub:
+            sequence = 0
+            while True:
+                changes, sequence = hub.changes(after=sequence, limit=5000)
+                if not changes:
+                    return sequence
+
+
+def run(system: str = "pagerduty", *, linger_s: float = 0.2, max_run_s: float = 60) -> dict[str, int]:
+    return AirisDispatchOperator(task_id="deliver", system=system, linger_s=linger_s, max_run_s=max_run_s).execute({})
 
 
 @pytest.fixture
-def fire(hub: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
-    headers = {"Authorization": f"Bearer {hub.token}"}
-    with httpx2.Client(base_url=hub.url, headers=headers) as client:
+def world(
+    hub: Any,
+    stand_ins: dict[str, StandIn],
+    connect: Callable[..., str],
+    request: pytest.FixtureRequest,
+    monkeypatch: Any,
+) -> Iterator[World]:
+    """Each test reads the feed as a consumer of its own, from where it now ends; pauses are short."""
+    monkeypatch.setattr(engine, "SHORTEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(engine, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(engine, "REFUSED_PAUSE_S", 0.1)
+    extra = {"consumer": request.node.name}
+    connect("airis_default", conn_type="airis", host=hub.url, password=hub.token, extra=extra)
+    world = World(hub, stand_ins, request.node.name)
+    slack, pagerduty = (world.proxies[system].url for system in SYSTEMS)
+    connect("slack_default", conn_type="slack", password=TOKEN, extra={"base_url": f"{slack}/api/"})
+    connect("pagerduty_events_default", conn_type="pagerduty_events", host=pagerduty, password=KEY)
+    end = world.end()
+    for system in (None, *SYSTEMS):
+        with AirisHook(system=system) as client:
+            client.commit(client.consumer, end)
+    yield world
+    world.close()
 
-        def fire(severity: str = "critical", name: str = "Latency is high") -> str:
-            body = {"name": name, "severity": severity, "fingerprint": f"{request.node.nodeid} {name}"}
-            answer = client.post("/api/v1/alerts", json=body)
-            assert answer.is_success, answer.text
-            return answer.json()["id"]
 
-        yield fire
-
-
-SLACK, PAGERDUTY = ("slack", "#alerts"), ("pagerduty", "pagerduty_events_default")
+def test_every_alert_goes_to_slack_and_the_grave_ones_to_pagerduty(world):
+    ids = {severity: world.fire(severity) for severity in ("critical", "high", "medium", "low", "warning", "info")}
+    assert run("slack")["sent"] == 6
+    assert run("pagerduty")["sent"] == 2
+    assert Counter(world.seen("slack")) == Counter(("message", alert_id) for alert_id in ids.values())
+    assert Counter(world.seen("pagerduty")) == Counter(("trigger", ids[s]) for s in ("critical", "high"))
+    assert world.place("slack") == world.place("pagerduty") == world.end()
 
 
-def test_every_alert_goes_to_slack_and_the_grave_ones_to_pagerduty(fire):
-    ids = {severity: fire(severity, severity) for severity in ("critical", "high", "medium", "low", "warning", "info")}
-    planned = Run().plan()
-    assert [row for row in planned if row[0] == "slack"] == [(*SLACK, alert_id) for alert_id in ids.values()]
-    assert [row for row in planned if row[0] == "pagerduty"] == [(*PAGERDUTY, ids[s]) for s in ("critical", "high")]
-
-
-def test_severities_and_targets_are_options(fire, monkeypatch):
+def test_severities_and_targets_are_options(world, monkeypatch):
     monkeypatch.setenv("AIRFLOW__AIRIS_PAGERDUTY__SEVERITIES", "")
     monkeypatch.setenv("AIRFLOW__AIRIS_SLACK__TARGET", "#oncall")
-    alert_id = fire("critical")
-    assert Run().plan() == [("slack", "#oncall", alert_id)]
+    alert_id = world.fire()
+    run("slack")
+    run("pagerduty")
+    assert world.ledger(alert_id) == {("slack", "#oncall"): "firing"}
 
 
-def test_an_alert_that_changed_often_is_delivered_once_to_each(fire):
-    alert_id = fire()
+def test_an_alert_that_changed_often_is_shown_once_in_its_newest_state(world):
+    alert_id = world.fire()
+    world.change(alert_id, "acknowledge")
+    run("slack")
+    assert world.seen("slack") == [("message", alert_id)]
+    world.change(alert_id, "resolve")
+    over = world.fire()
+    world.change(over, "resolve")
+    run("slack")
+    assert world.seen("slack") == [("message", alert_id), ("update", alert_id)]
+    assert world.ledger(alert_id) == {("slack", "#alerts"): "resolved"}
+    assert world.ledger(over) == {}
+
+
+def test_whoever_was_shown_an_alert_hears_its_end_whatever_its_severity_or_the_option_is_then(world, monkeypatch):
+    alert_id = world.fire("low")
     with AirisHook() as hub:
-        hub.acknowledge(alert_id, by="ada")
-        hub.resolve(alert_id)
-    assert Run().plan() == [(*SLACK, alert_id), (*PAGERDUTY, alert_id)]
-
-
-def test_whoever_was_shown_an_alert_hears_its_end_whatever_its_severity_is_then(fire):
-    alert_id = fire("low")
-    with AirisHook() as hub:
-        shown = Notification("pagerduty", "pagerduty_events_default", f"airis-mon-{alert_id}", "firing", 0)
+        shown = Notification("pagerduty", TARGETS["pagerduty"], f"airis-mon-{alert_id}", "firing", 0)
         hub.record_notification(alert_id, shown)
-        hub.resolve(alert_id)
-    assert Run().plan() == [(*SLACK, alert_id), (*PAGERDUTY, alert_id)]
+    monkeypatch.setenv("AIRFLOW__AIRIS_PAGERDUTY__TARGET", "another_connection")
+    world.change(alert_id, "resolve")
+    run("pagerduty")
+    assert world.seen("pagerduty") == [("resolve", alert_id)]
 
 
-def test_what_is_not_committed_is_planned_again_and_what_is_is_not(fire):
-    first = fire(name="first")
-    run = Run()
-    assert [row[2] for row in run.plan()] == [first, first]
-    assert [row[2] for row in Run().plan()] == [first, first]
-    second = fire(name="second")
-    run.commit()
-    after = Run()
-    assert [row[2] for row in after.plan()] == [second, second]
-    after.commit()
-    last = Run()
-    assert last.plan() == []
-    last.commit()
+def test_an_older_target_that_refuses_does_not_hold_the_others(world, monkeypatch):
+    first = world.fire()
+    run("slack")
+    monkeypatch.setenv("AIRFLOW__AIRIS_SLACK__TARGET", "#oncall")
+    archived = {"ok": False, "error": "is_archived"}
+    world.stand_ins["slack"].fault("chat.update", status=200, json=archived)
+    world.change(first, "resolve")
+    second = world.fire()
+    with pytest.raises(AirflowFailException, match=r"1 deliveries failed for good.*is_archived"):
+        run("slack")
+    assert world.ledger(first)["slack", "#alerts"] == "failed"
+    assert world.ledger(second) == {("slack", "#oncall"): "firing"}
 
 
-def test_a_failed_delivery_makes_the_run_red_but_does_not_hold_the_loop(fire):
-    fire()
-    run = Run()
-    run.plan()
-    with pytest.raises(AirflowFailException, match="1 of 2 deliveries failed for good"):
-        run.commit(delivered=1)
-    assert Run().plan() == []
+def test_what_changes_meanwhile_is_delivered_by_the_same_run(world):
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, linger_s=3)
+        ids = []
+        for _ in range(3):
+            ids.append(world.fire())
+            until(lambda: len(world.seen("pagerduty")) == len(ids))
+        assert not running.done()
+        world.change(ids[0], "resolve")
+        assert running.result()["sent"] == 4
+    assert world.seen("pagerduty")[3] == ("resolve", ids[0])
 
 
-def test_without_a_plan_nothing_is_committed(fire):
-    fire()
-    with pytest.raises(AirflowFailException, match="plan has not planned"):
-        Run().task(AirisCommitOperator(task_id="commit", plan="plan", deliver="deliver"))
-    assert Run().plan() != []
+def test_a_receiver_that_is_down_is_probed_waited_for_and_then_told_everything_once(world):
+    for system in SYSTEMS:
+        world.proxies[system].order(
+            Fault("status", status=503, times=10_000, method="POST", path="enqueue|postMessage")
+        )
+    ids = [world.fire() for _ in range(30)]
+    place = world.place("slack")
+    for system in SYSTEMS:
+        for _ in range(2):
+            with pytest.raises(AirflowFailException, match=r"30 alerts wait for .* since 20.*the next run goes on"):
+                run(system, max_run_s=1.5)
+        # Four at first, then one at a time: far fewer than the alerts that wait.
+        assert len(world.proxies[system].seen) < 2 * (engine.DELIVERIES + 1.5 / 0.1 * 2)
+    assert world.place("slack") == place
+    assert all(world.ledger(alert_id) == {} for alert_id in ids)
+    told = world.events()
+    assert Counter(event["source"] for event in told) == {"airflow-slack": 1, "airflow-pagerduty": 1}
+    assert {event["data"]["sequence"] for event in told} == {place + 1}
+    for alert_id in ids[:5]:
+        world.change(alert_id, "resolve")
+    for system, kind in (("slack", "message"), ("pagerduty", "trigger")):
+        world.proxies[system].clear()
+        run(system)
+        shown = Counter(seen for seen in world.seen(system) if seen[0] == kind)
+        assert shown == Counter((kind, alert_id) for alert_id in ids[5:])
+    assert world.place("slack") == world.end()
 
 
-def test_a_channel_that_is_no_receiver_is_refused():
+def test_a_receiver_that_is_down_does_not_hold_another_ones_alerts(world):
+    world.proxies["slack"].order(Fault("reset", times=10_000))
+    with ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(run, "slack", max_run_s=4)
+        alert_id = world.fire()
+        run("pagerduty")
+        assert world.seen("pagerduty") == [("trigger", alert_id)]
+        assert not stuck.done()
+        world.proxies["slack"].clear()
+        assert stuck.result()["sent"] == 1
+
+
+def test_what_was_posted_but_not_confirmed_is_found_again_with_one_look_for_all(world):
+    world.proxies["slack"].order(Fault("reset_applied", path="postMessage", times=4))
+    ids = [world.fire() for _ in range(40)]
+    run("slack")
+    assert Counter(world.seen("slack"))[("message", ids[0])] == 1
+    assert Counter(kind for kind, _ in world.seen("slack"))["message"] == 40
+    looks = [request for request in world.proxies["slack"].seen if "conversations.history" in request.path]
+    assert 1 <= len(looks) <= 4
+
+
+def test_a_receiver_that_asks_for_patience_gets_it(world):
+    world.proxies["pagerduty"].order(Fault("status", status=429, retry_after=1))
+    alert_id = world.fire()
+    run()
+    # Within that second it would have been tried a dozen times.
+    assert len(world.proxies["pagerduty"].seen) == 2
+    assert world.seen("pagerduty") == [("trigger", alert_id)]
+    assert world.events() == []
+
+
+def test_a_token_that_is_revoked_marks_no_alert_tells_once_and_heals_when_it_is_renewed(world):
+    def scopes(*names: str) -> None:
+        world.stand_ins["slack"].http.post("/_sandbox/tokens", json={"token": TOKEN, "scopes": names})
+
+    scopes()
+    try:
+        ids = [world.fire() for _ in range(20)]
+        for _ in range(2):
+            with pytest.raises(AirflowFailException, match=r"20 alerts wait.*invalid_auth: check the bot token"):
+                run("slack", max_run_s=1)
+        assert [event["data"]["target"] for event in world.events()] == ["#alerts"]
+        assert all(world.ledger(alert_id) == {} for alert_id in ids)
+        with ThreadPoolExecutor(1) as pool:
+            asked = len(world.proxies["slack"].seen)
+            running = pool.submit(run, "slack")
+            until(lambda: any("auth.test" in request.path for request in world.proxies["slack"].seen[asked:]))
+            scopes("chat:write", "channels:read", "channels:history")
+            assert running.result()["sent"] == 20
+    finally:
+        scopes("chat:write", "channels:read", "channels:history")
+    assert Counter(world.seen("slack")) == Counter(("message", alert_id) for alert_id in ids)
+    assert len(world.events()) == 1
+
+
+def test_a_connection_that_is_missing_is_waited_for_like_a_revoked_token(world, monkeypatch):
+    monkeypatch.delenv("AIRFLOW_CONN_PAGERDUTY_EVENTS_DEFAULT")
+    alert_id = world.fire()
+    with pytest.raises(AirflowFailException, match=r"1 alerts wait for PagerDuty.*pagerduty_events_default"):
+        run(max_run_s=1)
+    assert world.ledger(alert_id) == {}
+    assert len(world.events()) == 1
+
+
+def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_delivered(world):
+    ids = [world.fire() for _ in range(10)]
+    invalid = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'severity' is wrong"]}
+    world.stand_ins["pagerduty"].fault("enqueue", status=400, json=invalid)
+    with pytest.raises(AirflowFailException, match=r"1 deliveries failed for good, 9 did not.*'severity' is wrong"):
+        run()
+    states = Counter(world.ledger(alert_id)["pagerduty", TARGETS["pagerduty"]] for alert_id in ids)
+    assert states == {"firing": 9, "failed": 1}
+    assert [event["data"]["status"] for event in world.events()] == ["firing"]
+    assert world.place("pagerduty") == world.end()
+    (failed,) = (i for i in ids if world.ledger(i)["pagerduty", TARGETS["pagerduty"]] == "failed")
+    world.change(failed, "acknowledge")
+    run()
+    assert world.ledger(failed)["pagerduty", TARGETS["pagerduty"]] == "acknowledged"
+
+
+@pytest.mark.parametrize("error", [KeyError("gone"), RetryableError("it times out, always")])
+def test_an_alert_that_trips_the_code_or_the_receiver_every_time_does_not_stop_the_others(world, monkeypatch, error):
+    monkeypatch.setattr(engine, "MOST_FAILURES", 2)
+    poison = world.fire()
+    whole = AirisToPagerDutyOperator.send
+
+    def send(self: Any, alert: Alert, *arguments: Any, **named: Any) -> str:
+        if alert.id == poison:
+            raise error
+        return whole(self, alert, *arguments, **named)
+
+    monkeypatch.setattr(AirisToPagerDutyOperator, "send", send)
+    others = [world.fire() for _ in range(3)]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, linger_s=2)
+        while not running.done():
+            others.append(world.fire())
+            time.sleep(0.2)
+            if len(others) > 40 or world.ledger(poison):
+                break
+        with pytest.raises(AirflowFailException, match=r"1 deliveries failed for good"):
+            running.result()
+    run()
+    assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in others)
+    assert world.ledger(poison) == {("pagerduty", TARGETS["pagerduty"]): "failed"}
+
+
+def test_a_hub_that_dies_meanwhile_is_waited_for_and_nothing_is_sent_twice(hub, world):
+    for _ in range(60):
+        world.fire()
+    world.proxies["pagerduty"].order(Fault("latency", seconds=0.05, times=60))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        until(lambda: len(world.seen("pagerduty")) > 10)
+        port = hub.server.port
+        hub.server.kill()
+        hub.server = hub.start(port)
+        running.result()
+    assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in world.ids)
+    assert world.place("pagerduty") == world.end()
+
+
+def test_a_hub_that_refuses_the_token_fails_the_task(world, connect, hub):
+    connect("airis_default", conn_type="airis", host=hub.url, password="revoked")
+    with pytest.raises(AirflowFailException, match="401"):
+        run()
+
+
+def test_a_system_that_is_no_receiver_is_refused():
     with pytest.raises(AirflowFailException, match="'sagemaker' is no system that alerts are delivered to"):
-        Run().task(AirisDeliverOperator(task_id="deliver", channel="sagemaker", target="x", alert_id="y"))
+        run("sagemaker")
 
 
-def test_more_changes_than_a_run_takes_are_planned_by_the_next_ones(fire):
-    ids = [fire(name=f"alert {number}") for number in range(520)]
-    planned: list[str] = []
-    while len(planned) < len(ids):
-        run = Run()
-        deliveries = run.plan()
-        # As many as Airflow maps at once, whatever has piled up.
-        assert 0 < len(deliveries) <= 1024
-        planned += [alert_id for channel, _, alert_id in deliveries if channel == "slack"]
-        run.commit()
-    assert planned == ids
+def test_a_run_that_is_stopped_begins_nothing_more_and_the_next_one_goes_on(world):
+    world.proxies["pagerduty"].order(Fault("latency", seconds=0.05, times=100))
+    for _ in range(40):
+        world.fire()
+    operator = AirisDispatchOperator(task_id="deliver", system="pagerduty", linger_s=0.2)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(operator.execute, {})
+        until(lambda: len(world.seen("pagerduty")) > 5)
+        operator.on_kill()
+        running.result()
+    assert len(world.seen("pagerduty")) < 40
+    run()
+    assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in world.ids)
+
+
+def test_a_run_that_was_given_up_for_dead_but_lives_sends_nothing_more(world, monkeypatch):
+    monkeypatch.setattr(engine, "GRACE_S", 0.1)
+    first = world.fire()
+    with ThreadPoolExecutor(2) as pool:
+        given_up = pool.submit(run, "slack", linger_s=30)
+        until(lambda: world.seen("slack"))
+        successor = pool.submit(run, "slack", linger_s=30)
+        began = at_work()
+        low = world.fire("low", "wakes both")
+        until(lambda: at_work() != began)
+        second = world.fire()
+        with pytest.raises(AirflowFailException, match="Another run has taken over"):
+            given_up.result()
+        until(lambda: {alert_id for _, alert_id in world.seen("slack")} == {first, low, second})
+        assert Counter(world.seen("slack")) == Counter(("message", alert_id) for alert_id in world.ids)
+        with AirisHook(system="slack") as hub:
+            hub.commit(f"{hub.consumer}-at-work", 1)
+        world.fire()
+        with pytest.raises(AirflowFailException, match="Another run has taken over"):
+            successor.result()
+
+
+def at_work() -> int:
+    with AirisHook(system="slack") as hub:
+        return hub.place(f"{hub.consumer}-at-work").updated_at
+
+
+def test_a_burst_of_a_thousand_alerts_is_shown_once_each(world, capsys):
+    place = world.place("pagerduty")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: world.fire(name=f"alert {number}"), range(1_000)))
+    started = time.monotonic()
+    run("pagerduty")
+    with capsys.disabled():
+        print(f"\n1,000 alerts delivered in {time.monotonic() - started:.1f} s")
+    assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in world.ids)
+    before = len(world.proxies["pagerduty"].seen)
+    with AirisHook(system="pagerduty") as hub:
+        hub.commit(hub.consumer, place, force=True)
+    run("pagerduty")
+    assert len(world.proxies["pagerduty"].seen) == before
+
+
+# Imports once, then forks a run after the other, each killed in its midst.
+DIES = """
+import os, random, signal, sys, time
+system, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+from airflow_provider_airis.operators import deliver, dispatch, slack, pagerduty
+from airflow_provider_airis.hooks import airis, slack, pagerduty
+import airflow.providers.slack.hooks.slack, slack_sdk.errors
+chance = random.Random(seed)
+dispatch.GRACE_S = 0  # the one before is certainly dead
+print("ready", flush=True)
+end = time.monotonic() + seconds
+deaths = 0
+while time.monotonic() < end:
+    child = os.fork()
+    if not child:
+        dispatch.AirisDispatchOperator(task_id="deliver", system=system, linger_s=5).execute({})
+        os._exit(0)
+    time.sleep(chance.uniform(0.02, 0.8))
+    os.kill(child, signal.SIGKILL)
+    deaths += os.waitpid(child, 0)[1] == signal.SIGKILL
+print(deaths, flush=True)
+"""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_runs_that_are_killed_at_any_moment_miss_nothing_and_double_nothing(world, system, monkeypatch, capsys):
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    world.proxies[system].order(Fault("latency", seconds=0.02, times=100_000))
+    command = [sys.executable, "-c", DIES, system, str(seed), "6"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as killer:
+        assert killer.stdout
+        assert killer.stdout.readline() == "ready\n"
+        while killer.poll() is None:
+            what = chance.random()
+            if what < 0.6 or not world.ids:
+                world.fire()
+            else:
+                world.change(chance.choice(world.ids), "acknowledge" if what < 0.8 else "resolve")
+            time.sleep(chance.uniform(0, 0.05))
+        deaths = killer.stdout.read().strip()
+    monkeypatch.setattr(engine, "GRACE_S", 0)
+    run(system)
+    with capsys.disabled():
+        print(f"\nseed {seed}: {len(world.ids)} alerts, {deaths} runs killed, {len(world.seen(system))} requests taken")
+    shown = world.seen(system)
+    first = Counter(alert_id for kind, alert_id in shown if kind in ("message", "trigger"))
+    for alert_id in world.ids:
+        alert, states = world.alert(alert_id), [kind for kind, shown_id in shown if shown_id == alert_id]
+        told = world.ledger(alert_id).get((system, TARGETS[system]))
+        if alert["status"] != "resolved" or states:
+            assert told == alert["status"], (seed, alert_id, states)
+        if system == "slack":
+            assert first[alert_id] <= 1, (seed, alert_id, states)
+        else:
+            assert states == sorted(states, key=RANK.__getitem__), (seed, alert_id, states)
+    if system == "pagerduty":
+        found = httpx2.get(f"{world.stand_ins[system].url}/_sandbox/incidents").json()
+        incidents = Counter(incident["dedup_key"] for incident in found)
+        assert max(incidents.values()) == 1
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def fire(world: World) -> Callable[[], str]:
+    return world.fire
 
 
 async def first_event(trigger: AirisAlertTrigger) -> Any:
@@ -195,7 +521,7 @@ def test_what_changed_before_it_waited_wakes_it_at_once(fire):
     assert isinstance(asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger()), 30)), TaskSuccessEvent)
 
 
-def test_a_hub_that_is_down_is_waited_for(hub, fire):
+def test_a_hub_that_is_down_is_waited_for(hub, world, fire):
     port = hub.server.port
     hub.server.kill()
 
@@ -214,13 +540,13 @@ def test_a_token_that_is_refused_fails_the_wait(hub, connect, monkeypatch):
 
 def test_a_missing_connection_fails_the_wait(monkeypatch):
     monkeypatch.setattr(triggers, "PERMANENT_PAUSE_S", 0)
-    monkeypatch.delenv("AIRFLOW_CONN_AIRIS_DEFAULT")
+    monkeypatch.delenv("AIRFLOW_CONN_AIRIS_DEFAULT", raising=False)
     assert isinstance(asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger()), 30)), TaskFailedEvent)
 
 
 def test_the_trigger_and_its_sensor_are_what_the_triggerer_starts():
-    path, arguments = AirisAlertTrigger("hub", "oncall").serialize()
+    path, arguments = AirisAlertTrigger("hub", "oncall", "slack").serialize()
     assert path == "airflow_provider_airis.triggers.alerts.AirisAlertTrigger"
-    sensor = AirisAlertSensor(task_id="wait", airis_conn_id="hub", consumer="oncall")
+    sensor = AirisAlertSensor(task_id="wait", airis_conn_id="hub", consumer="oncall", system="slack")
     assert sensor.start_from_trigger
     assert (sensor.start_trigger_args.trigger_cls, sensor.start_trigger_args.trigger_kwargs) == (path, arguments)
