@@ -34,6 +34,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_airis import cli
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
+from airflow_provider_airis.catalog.sagemaker import COMPONENT, VARIANT
 from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator, finest_period
 from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
 from docs import tables
@@ -441,17 +442,20 @@ def test_the_policy_for_aws_is_what_the_operator_needs():
 
 def test_the_arithmetic_of_the_costs_is_the_catalogs():
     text = (ROOT / "docs/systems/sagemaker.md").read_text()
-    metrics = BY_STEM["sagemaker"].metrics
-    queries = sum(len(metric.statistics) for metric in metrics)
-    assert f"{len(metrics)} metrics in {queries} statistics" in " ".join(text.split())
+    variant, component = (
+        sum(len(metric.statistics) for metric in BY_STEM["sagemaker"].metrics if dimensions in metric.dimensions)
+        for dimensions in (VARIANT, COMPONENT)
+    )
+    told = f"{variant} queries (metrics and their statistics) a variant and window, and for {component} an inference"
+    assert told in " ".join(text.split())
     rows = re.findall(r"^\| .*? \| (\d[^=|]+) = ([\d,]+) \| \$([\d.]+) \|$", text, re.MULTILINE)
-    assert len(rows) == 4
-    for factors, product, dollars in rows:
-        numbers = [int(number) for number in re.findall(r"\d+", factors.replace(",", ""))]
-        assert numbers[0] == queries
-        total = math.prod(numbers)
+    assert len(rows) == 6
+    for sums, product, dollars in rows:
+        terms = [[int(n) for n in re.findall(r"\d+", term.replace(",", ""))] for term in sums.split("+")]
+        assert sum(term[0] for term in terms) == variant
+        total = sum(map(math.prod, terms))
         assert total == int(product.replace(",", ""))
-        assert float(dollars) == pytest.approx(total / 1000 * 0.01)
+        assert float(dollars) == pytest.approx(total / 1000 * 0.01, abs=0.005)
 
 
 def test_the_widths_by_age_are_the_codes():
