@@ -50,6 +50,8 @@ class Airflow:
             **(settings or {}),
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        # Also of those that were killed: a scheduler leaves its workers behind.
+        self.sessions: set[int] = set()
         self.api = httpx2.Client(base_url=self.url, timeout=30)
 
     def migrate(self) -> None:
@@ -136,7 +138,7 @@ class Airflow:
         for process in self.processes.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-        end_sessions({process.pid for process in self.processes.values()})
+        end_sessions(self.sessions)
 
     def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
         with self._log(name).open("wb") as log:
@@ -149,6 +151,7 @@ class Airflow:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.sessions.add(process.pid)
         return process
 
     def _log(self, name: str) -> Path:

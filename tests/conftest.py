@@ -50,6 +50,7 @@ class Hub:
         return self.server.url
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares servers stays in one process, and Airflow runs once at a time, the longest first."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)

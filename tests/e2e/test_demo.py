@@ -102,7 +102,6 @@ def test_the_whole_job(directory: Path) -> None:
     assert report["pagerduty_events"] == 2
     assert 0 < report["dispatch_latency_s"]["p50"] <= report["dispatch_latency_s"]["max"] < 60
     assert report["setup_s"] == 0.0
-    assert report["total_s"] < 360
     assert run.left() == []
 
 
