@@ -59,16 +59,13 @@ class MLflowHook(ApiHook):
             params["filter"] = f"name={quote}{model}{quote}"
         yield from self._search("model-versions", params)
 
+    def model(self, name: str) -> dict[str, Any] | None:
+        """A registered model as :meth:`models` shows it; None if it is gone, or has another name now."""
+        return self._one("registered-models", "registered_model", name=name)
+
     def run(self, run_id: str) -> dict[str, Any] | None:
         """A run's last metrics, ``{data: {metrics: [{key, value, timestamp, step}]}}``; None if it is gone."""
-        try:
-            response = self.request("GET", f"{API}/runs/get", params={"run_id": run_id})
-        except PermanentError as error:
-            if error.status == 404:
-                return None
-            raise
-        run: dict[str, Any] = self.decode(response, dict[str, Any]).get("run") or {}
-        return run
+        return self._one("runs", "run", run_id=run_id)
 
     def check(self) -> str:
         """Read one registered model; returns what to tell the user."""
@@ -83,6 +80,16 @@ class MLflowHook(ApiHook):
         except PermanentError:
             return "", ""
         return ": ".join(str(document[name]) for name in ("error_code", "message") if document.get(name)), ""
+
+    def _one(self, what: str, member: str, **params: str) -> dict[str, Any] | None:
+        try:
+            response = self.request("GET", f"{API}/{what}/get", params=params)
+        except PermanentError as error:
+            if error.status == 404:
+                return None
+            raise
+        found: dict[str, Any] = self.decode(response, dict[str, Any]).get(member) or {}
+        return found
 
     def _search(self, what: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
         items = what.replace("-", "_")

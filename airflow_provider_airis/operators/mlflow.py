@@ -107,6 +107,7 @@ class MLflowToAirisOperator(ToAirisOperator):
                 known = _known(hub, registry)
             models = {str(model["name"]): model for model in mlflow.models()}
             self._believe("models", registry, known.models.keys() - models.keys(), len(known.models))
+            known = self._looked_for(mlflow, registry, known, models)
             rows = self._rows(mlflow, known, models)
             missing = self._missing(mlflow, known, models, rows)
             self._believe("versions", registry, missing, len(known.versions))
@@ -120,41 +121,57 @@ class MLflowToAirisOperator(ToAirisOperator):
             yield from state or (() if unread else _settled(known, changes))
 
     def deliver(self, hub: AirisHook, window: Window, delivery: str) -> Delivered:
-        """Send the events and the metrics of runs first: what is known may be written only once they have arrived."""
-        state: list[Metric] = []
+        """Send the events and the metrics of runs first: what is known may be written only once they have arrived.
+
+        The models come last of all: one that is known says that its versions are, too.
+        """
+        state: tuple[list[Metric], list[Metric]] = ([], [])
 
         def news() -> Iterator[Metric | Event]:
             for record in self.collect(window):
                 if isinstance(record, Metric) and record.name in STATE:
-                    state.append(record)
+                    state[record.name == MODEL].append(record)
                 else:
                     yield record
 
-        sent = hub.ingest(news(), delivery=delivery)
-        told = hub.ingest(state, delivery=f"{delivery}/state") if state else None
-        figures = {
-            "points": sent.points + (told.points if told else 0),
-            "events": sent.events,
-            "duplicates": sent.duplicates + (told.duplicates if told else 0),
-            "rejected": sent.rejected + (told.rejected if told else 0),
-            "calls": sent.calls + (told.calls if told else 0),
-        }
-        refusals = [*sent.refusals, *(told.refusals if told else ())]
+        sent = [hub.ingest(news(), delivery=delivery)]
+        sent += [hub.ingest(some, delivery=f"{delivery}/state {n}") for n, some in enumerate(state) if some]
+        counts = ("points", "events", "duplicates", "rejected", "calls")
+        figures = {count: sum(getattr(each, count) for each in sent) for count in counts}
+        refusals = [refusal for each in sent for refusal in each.refusals]
         return Delivered(figures["points"] + figures["events"], figures, refusals)
 
     def summary(self) -> dict[str, Any]:
         """``metrics_skipped`` are of runs, and no finite numbers; ``runs_gone`` are not there any more."""
         return {"metrics_skipped": self.skipped, "runs_gone": self.gone}
 
+    def _looked_for(self, mlflow: MLflowHook, registry: str, known: Known, models: dict[str, dict[str, Any]]) -> Known:
+        """Ask for each known model that is not listed: pages shift while they are read, and hide what one may not see.
+
+        Those that are there are added to ``models``. What cannot be asked for is left as it was.
+        """
+        unsure = set()
+        for name in sorted(known.models.keys() - models.keys()):
+            unsure.add(name)
+            with self.part(f"{registry}/{name}"):
+                if (model := mlflow.model(name)) is not None:
+                    models[name] = model
+                unsure.remove(name)
+        return known._replace(
+            models={name: updated for name, updated in known.models.items() if name not in unsure},
+            versions={key: version for key, version in known.versions.items() if key[0] not in unsure},
+            aliases={key: alias for key, alias in known.aliases.items() if key[0] not in unsure},
+        )
+
     def _rows(
         self, mlflow: MLflowHook, known: Known, models: Mapping[str, Mapping[str, Any]]
     ) -> dict[Key, dict[str, Any]]:
         """Every version that may have changed, as MLflow shows it: those changed last come first."""
-        newest = max((version.updated for version in known.versions.values()), default=-1)
+        newest = max((version.updated for version in known.versions.values()), default=-1) if known.models else -1
         # What bears a time long before the hub was told was visible by then.
         last_known = newest if newest < known.settled - LATE_MS else newest - LATE_MS
         rows: dict[Key, dict[str, Any]] = {}
-        for row in mlflow.versions(at_once=100 if known.versions else 1000):
+        for row in mlflow.versions(at_once=1000 if newest < 0 else 100):
             if row["last_updated_timestamp"] <= last_known:
                 break
             if row["name"] in models:
@@ -172,7 +189,7 @@ class MLflowToAirisOperator(ToAirisOperator):
         current = {name: model["last_updated_timestamp"] for name, model in models.items()}
         changed = {name for name in known.models.keys() | current.keys() if known.models.get(name) != current.get(name)}
         if not known.models:  # all of them were listed a moment ago
-            return set()
+            return known.versions.keys() - rows.keys()
         there: set[Key] = set()
         for name in sorted(changed & models.keys()):
             for row in mlflow.versions(model=name):
@@ -239,22 +256,24 @@ class Changes(NamedTuple):
 
     def events(self) -> Iterator[Event]:
         """Each change as an event, under a key that the same change has however often it is found."""
-        for name in sorted(self.models.keys() - self.known.models.keys()):
-            model = self.models[name]
+        for name, model in sorted(self.models.items()):
             created = int(model["creation_timestamp"])
+            if name in self.known.models:
+                if created <= self.known.models[name]:
+                    continue
+                yield self._gone(name)
             data = {"creation_timestamp": created, "tags": _tags(model), "description": model.get("description") or ""}
             yield self._event("model_registered", name, created, data, f"{created}")
         for (name, version), row in sorted(self.changed.items()):
             yield from self._version_events(name, version, row)
         for name, version in sorted(self.missing):
-            updated = self.known.versions[name, version].updated
-            yield self._event("model_version_deleted", name, self.as_of, {"version": version}, f"{version}/{updated}")
+            yield self._version_gone(name, version)
         for (name, alias), (old, version) in sorted(self._aliases().items()):
             since = self.known.aliases.get((name, alias), ("0", 0))[1]
             data = {"alias": alias, "old_version": _none(old), "version": _none(version)}
             yield self._event("model_alias_changed", name, self.as_of, data, f"{alias}/{since}/{old}/{version}")
         for name in sorted(self.known.models.keys() - self.models.keys()):
-            yield self._event("model_deleted", name, self.as_of, {}, f"{self.known.models[name]}")
+            yield self._gone(name)
 
     def state(self, unread: set[Key]) -> Iterator[Metric]:
         """What the hub knows from now on; no version that is newer than what is ``unread`` and is read again then."""
@@ -278,6 +297,9 @@ class Changes(NamedTuple):
     def _version_events(self, name: str, version: str, row: Mapping[str, Any]) -> Iterator[Event]:
         old, new = self.known.versions.get((name, version)), _version(row)
         created = int(row["creation_timestamp"])
+        if old is not None and old.updated < created:  # its model was deleted and made anew, and numbers begin at 1
+            yield self._version_gone(name, version)
+            old = None
         data = {
             "version": version,
             "status": new.status,
@@ -300,6 +322,13 @@ class Changes(NamedTuple):
             told = data | {"old_stage": old.stage if old else "None"}
             key = f"{version}/{new.stage}/{new.updated}"
             yield self._event("model_stage_changed", name, new.updated, told, key)
+
+    def _gone(self, name: str) -> Event:
+        return self._event("model_deleted", name, self.as_of, {}, f"{self.known.models[name]}")
+
+    def _version_gone(self, name: str, version: str) -> Event:
+        updated = self.known.versions[name, version].updated
+        return self._event("model_version_deleted", name, self.as_of, {"version": version}, f"{version}/{updated}")
 
     def _aliases(self) -> dict[Key, tuple[str, str]]:
         """(name, alias) → what it named, and what it names now; ``"0"`` for none."""

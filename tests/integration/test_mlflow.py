@@ -157,6 +157,65 @@ def test_a_sync_that_dies_after_the_events_is_repeated_without_a_trace(hub, conn
     assert registry.sync()["events"] == 0
 
 
+def test_a_model_that_is_made_anew_between_two_syncs_is_another(mlflow, registry, model):
+    mlflow.version(model)
+    registry.sync()
+    mlflow.call("DELETE", "registered-models/delete", name=model)
+    mlflow.model(model)
+    mlflow.version(model)
+    registry.sync()
+    first = ["model_registered", "model_version_created"]
+    assert registry.kinds(model)[:2] == first
+    assert sorted(registry.kinds(model)[2:]) == sorted(["model_deleted", "model_version_deleted", *first])
+    assert registry.sync()["events"] == 0
+
+
+def test_a_model_is_known_only_after_its_versions(hub, connect, mlflow, registry, model):
+    """The first sync dies between the two; what is deleted before the next one is reported nevertheless."""
+    first = mlflow.version(model)
+    mlflow.version(model)
+    with FaultProxy(hub.url) as proxy:
+        proxy.order(Fault("status", status=401, path="/metrics/batch", after=1))
+        connect("unlucky", conn_type="airis", host=proxy.url, password=hub.token)
+        with pytest.raises(AirflowFailException, match="401"):
+            registry.sync(airis_conn_id="unlucky", run_metrics=False)
+    with AirisHook() as hook:
+        mine = {"source": f"mlflow-{model}", "tags": {"registry": registry.name}, **EVER}
+        assert len(hook.query("model_version_last_updated", **mine)) == 2
+        assert hook.query("registered_model_last_updated", **mine) == []
+    mlflow.call("DELETE", "model-versions/delete", name=model, version=first)
+    registry.sync()
+    assert registry.kinds(model).count("model_version_deleted") == 1
+    assert registry.sync()["events"] == 0
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_model_that_is_only_not_listed_is_not_deleted(connect, mlflow, registry, model, refused):
+    registry.sync()
+    listed = mlflow.call("GET", "registered-models/search", max_results=1000)
+    listed["registered_models"] = [row for row in listed["registered_models"] if row["name"] != model]
+    answers = {
+        "registered-models/search": {"json": listed},
+        "registered-models/get": {"json": mlflow.call("GET", "registered-models/get", name=model)},
+        "model-versions/search": {"json": mlflow.call("GET", "model-versions/search", max_results=1000)},
+    }
+    if refused:
+        answers["registered-models/get"] = {"status": 403, "json": {"error_code": "PERMISSION_DENIED"}}
+    exchanges = [
+        {"request": {"method": "GET", "path": f"/api/2.0/mlflow/{path}"}, "response": response}
+        for path, response in answers.items()
+    ]
+    with Replay(exchanges) as server:
+        connect("hidden", conn_type="mlflow", host=server.url)
+        if refused:
+            with pytest.raises(AirflowFailException, match=f"{registry.name}/{model}: .*403"):
+                registry.sync(mlflow_conn_id="hidden")
+        else:
+            registry.sync(mlflow_conn_id="hidden")
+    assert registry.kinds(model) == ["model_registered"]
+    assert registry.sync()["events"] == 0
+
+
 def test_a_run_that_cannot_be_read_is_named_and_read_again(server, connect, mlflow, registry, model):
     mlflow.version(model, {"accuracy": 0.5})
     with FaultProxy(server.url) as proxy:
