@@ -220,8 +220,8 @@ def test_unpack() -> None:
     ("content", "encoding", "status"),
     [
         (gzip.compress(bytes(MAX_BODY + 1)), "gzip", 413),
-        (gzip.compress(bytes(MAX_BODY)) + gzip.compress(b"1"), "gzip", 413),
-        (gzip.compress(b"cut off")[:-4], "gzip", 400),
+        (gzip.compress(bytes(MAX_BODY)) + gzip.compress(b"1", mtime=0), "gzip", 413),
+        (gzip.compress(b"cut off", mtime=0)[:-4], "gzip", 400),
         (b"no gzip", "gzip", 400),
         (b"", "br", 415),
     ],
