@@ -50,13 +50,9 @@ class Hub:
         return self.server.url
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares servers stays in one process, and Airflow runs once at a time, the longest first."""
+    """The longest first."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
-    for item in items:
-        group = "airflow" if item.get_closest_marker("e2e") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="module")
