@@ -47,7 +47,7 @@ class Run:
         """Remember every process below it."""
         self.seen |= set(psutil.Process(self.process.pid).children(recursive=True))
 
-    def until(self, text: str, seconds: float = 120) -> None:
+    def until(self, text: str, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.text:
             assert self.process.poll() is None, self.text
