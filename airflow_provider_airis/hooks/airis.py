@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from typing import Any, Literal
@@ -67,6 +67,18 @@ class UserSyncSummary(msgspec.Struct):
     rejected: int = 0
     calls: int = 0
     refusals: list[str] = []
+
+    def add(self, part: Sequence[User], answer: _UserSyncAnswer) -> None:
+        """Count what became of a part."""
+        self.users += answer.accepted
+        self.calls += 1
+        self.rejected += len(answer.rejected)
+        for refusal in answer.rejected[: KEPT_REFUSALS - len(self.refusals)]:
+            place, _, field = refusal.pointer.removeprefix("/data/users/").partition("/")
+            who = part[int(place)].username if place.isdecimal() and int(place) < len(part) else refusal.pointer
+            self.refusals.append(f"{who}: /{field}: {refusal.detail}")
+        for count in ("created", "updated", "deactivated", "duplicates"):
+            setattr(self, count, getattr(self, count) + getattr(answer, count))
 
 
 class AirisHook(ApiHook):
@@ -203,19 +215,8 @@ class AirisHook(ApiHook):
             # A hub may also answer 200 with nothing, or with any object: it took all.
             counted = b'"accepted"' in response.content
             answer = self.decode(response, _UserSyncAnswer) if counted else _UserSyncAnswer(accepted=len(part))
-            if last and not answer.applied:
-                raise RetryableError(
-                    f"{self.hook_name} (connection {self.conn_id}) lacks parts of the user sync {sync_id}"
-                )
-            summary.users += answer.accepted
-            summary.calls += 1
-            summary.rejected += len(answer.rejected)
-            for refusal in answer.rejected[: KEPT_REFUSALS - len(summary.refusals)]:
-                place, _, field = refusal.pointer.removeprefix("/data/users/").partition("/")
-                who = part[int(place)].username if place.isdecimal() and int(place) < len(part) else refusal.pointer
-                summary.refusals.append(f"{who}: /{field}: {refusal.detail}")
-            for count in ("created", "updated", "deactivated", "duplicates"):
-                setattr(summary, count, getattr(summary, count) + getattr(answer, count))
+            self._check_part(answer, sync_id, number, last=last)
+            summary.add(part, answer)
 
         for user in users:
             if len(part) == SYNC_USERS:
@@ -224,6 +225,17 @@ class AirisHook(ApiHook):
             part.append(user)
         send(last=True)
         return summary
+
+    def _check_part(self, answer: _UserSyncAnswer, sync_id: str, number: int, *, last: bool) -> None:
+        """A sync is in force with its last part, neither earlier nor later."""
+        asked = f"{self.hook_name} (connection {self.conn_id})"
+        if last and not answer.applied:
+            raise RetryableError(f"{asked} lacks parts of the user sync {sync_id}")
+        if answer.applied and not last:
+            raise PermanentError(
+                f"{asked} took part {number} of the user sync {sync_id} for the whole of it: "
+                f"it does not take directories of more than {SYNC_USERS:,} users"
+            )
 
     def users(self, *, source: str | None = None, active: bool | None = None) -> Iterator[dict[str, Any]]:
         """Every user that the hub knows, by source and id: ``User``'s fields, source, active and updated_at."""

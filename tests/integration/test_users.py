@@ -13,6 +13,7 @@ from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.records import Event, User
 from sandbox.faults import Fault, FaultProxy
+from tests.replay import Replay
 
 NOW = 1_795_000_000_000
 _numbers = count()
@@ -211,6 +212,16 @@ def test_events_come_back_newest_first(hook, source):
     assert [event["data"]["n"] for event in hook.events(source=source, event_type="synced")] == [2, 1, 0]
     assert [event["key"] for event in hook.events(source=source, event_type="synced", limit=1)] == [f"{source}-2"]
     assert len(hook.events(source=source)) == 4
+
+
+def test_a_hub_that_takes_a_part_for_the_whole_is_sent_no_further_one(connect, source):
+    with Replay([{"request": {"method": "POST"}, "response": {"json": {}}}] * 3) as simple:
+        connect("simple", conn_type="airis", host=simple.url, password="simple-token", extra={"compression": "none"})
+        with AirisHook("simple") as hook:
+            with pytest.raises(PermanentError, match=r"took part 1 of the user sync .* for the whole of it"):
+                sync(hook, source, (user(n) for n in range(2_500)))
+            assert len(simple.left) == 2
+            assert sync(hook, source, [user(1)]).users == 1
 
 
 def test_a_hub_without_users_says_so(connect, hub):
