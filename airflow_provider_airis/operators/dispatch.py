@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DELIVERIES = 4
 PAGE = 500
 MOST_WAITING = 1_000
-# Seconds: between two looks at the feed while something waits, and between two commits.
+# Seconds: that one look at the feed takes at most, and between two commits.
 LOOK_S = 5.0
 COMMIT_S = 1.0
 # Seconds: the first and the longest pause before what failed is tried again, and the one after a refusal.
@@ -244,8 +244,9 @@ class _Run:
         if now < self.hub_pause.until:
             return
         if self.reader is None and len(self.waiting) < MOST_WAITING and (self.waiting or now < self.quiet):
-            until = self.quiet if now < self.quiet else now + LOOK_S
-            self.reader = pool.submit(self._changes, max(0.0, min(until, self.end, now + 50) - now))
+            # No longer at a time: whoever is stopped, or has been superseded, waits for the answer.
+            until = min(now + LOOK_S, self.end, self.quiet if now < self.quiet else self.end)
+            self.reader = pool.submit(self._changes, max(0.0, until - now))
         most = 1 if self.pause.error or self.hub_pause.error else DELIVERIES
         while now >= self.pause.until and self.queue and len(self.flying) < most:
             item = self.waiting[self.queue[0][2]]
