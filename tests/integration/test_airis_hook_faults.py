@@ -217,7 +217,7 @@ def test_the_hub_dies_in_the_middle_and_comes_back(mortal, connect, source):
             if i == 45_000:
                 mortal.server = mortal.start(port)
 
-    with AirisHook("mortal") as hook:
+    with AirisHook("mortal", retries=20) as hook:
         summary = hook.ingest(killing())
         assert summary.points == 60_000
         assert stored(hook, source) == whole(60_000)
