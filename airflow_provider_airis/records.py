@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -15,6 +15,8 @@ EventSeverity = Literal["info", "warning", "error", "critical"]
 AlertSeverity = Literal["critical", "high", "medium", "low", "warning", "info"]
 AlertStatus = Literal["firing", "acknowledged", "resolved"]
 ChangeType = Literal["fired", "severity_changed", "acknowledged", "resolved"]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Time = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 
 
 class Metric(msgspec.Struct, frozen=True, gc=False):
@@ -148,6 +150,37 @@ class Notification(msgspec.Struct, frozen=True):
     reference: str
     status: str
     at: int
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What was last sent of an alert: its status and its ``updated_at``.
+
+    The status is ``sending`` if nobody knows whether it was sent, and ``failed`` if it was refused for good.
+    """
+
+    status: _Name
+    at: _Time
+
+
+class LogEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry of the notification log: what one target was shown of a group of alerts.
+
+    :param group: the route's key and the group's labels, as Alertmanager writes them; ``receiver`` is the route's.
+    :param channel: stem of the system, and ``target``: whom within it.
+    :param id: by which the target knows the group: the alert's, or ``group-`` and a digest.
+    :param reference: what a later change updates, as in :class:`Notification`.
+    :param at: when it was sent, Unix ms.
+    :param alerts: by the alert's id.
+    """
+
+    group: Annotated[str, msgspec.Meta(min_length=1)]
+    receiver: Annotated[str, msgspec.Meta(min_length=1)]
+    channel: _Name
+    target: Annotated[str, msgspec.Meta(min_length=1)]
+    id: _Name
+    reference: str
+    at: _Time
+    alerts: dict[str, Shown]
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Field, Form, System
+from airflow_provider_airis.catalog.system import Field, Form, Option, System
 
 ROW = System(
     stem="airis",
@@ -46,6 +46,16 @@ ROW = System(
                 "Dashboard URL",
                 "Base of the links in notifications, if not the base URL.",
             ),
+        ),
+    ),
+    options=(
+        Option(
+            "routes_file",
+            "string",
+            "",
+            "Path of the routing file. Without one the hub's own routes hold, and where it has none, each alert goes "
+            "by itself to the systems of its severity.",
+            "/opt/airflow/routes.yaml",
         ),
     ),
 )

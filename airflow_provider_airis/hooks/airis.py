@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Literal
 from urllib.parse import quote
@@ -22,12 +23,17 @@ from airflow_provider_airis.records import (
     AlertStatus,
     Event,
     IngestAnswer,
+    LogEntry,
     Metric,
     Notification,
     User,
+    from_ms,
+    to_ms,
 )
+from airflow_provider_airis.routes.matching import Matcher, Operator, Silence
 
 SYNC_USERS = 1_000
+LOG_ENTRIES = 1_000
 
 
 class _Changes(msgspec.Struct):
@@ -43,6 +49,28 @@ class Place(msgspec.Struct, frozen=True):
 
     sequence: int = 0
     updated_at: int = 0
+
+
+class _Matcher(msgspec.Struct):
+    name: str
+    value: str
+    isRegex: bool  # noqa: N815 (Alertmanager's)
+    isEqual: bool = True  # noqa: N815
+
+
+class _Silence(msgspec.Struct):
+    matchers: list[_Matcher]
+    startsAt: datetime  # noqa: N815 (Alertmanager's)
+    endsAt: datetime  # noqa: N815
+    createdBy: str  # noqa: N815
+    comment: str
+    id: str
+    status: dict[str, str]
+
+    def record(self) -> Silence:
+        operators: tuple[Operator, ...] = ("!=", "=", "!~", "=~")
+        matchers = tuple(Matcher(m.name, operators[2 * m.isRegex + m.isEqual], m.value) for m in self.matchers)
+        return Silence(matchers, to_ms(self.startsAt), to_ms(self.endsAt), self.createdBy, self.comment, self.id)
 
 
 class _UserSyncAnswer(IngestAnswer, frozen=True):
@@ -274,6 +302,90 @@ class AirisHook(ApiHook):
         body = {"reference": notification.reference, "status": notification.status, "at": notification.at}
         self.request("PUT", f"{API}/alerts/{quote(alert_id, safe='')}/notifications/{where}", json=body)
 
+    def notification_log(self, channel: str, *, open: bool = True) -> list[LogEntry]:  # noqa: A002
+        """What a system's targets were shown, a group of alerts an entry.
+
+        :param open: only groups of which an alert is not shown as resolved.
+        :raises PermanentError: with status 404, the hub keeps no such log.
+        """
+        params = {"channel": channel, "open": "true" if open else None}
+        return [self._converted(entry, LogEntry) for entry in self._entries(params)]
+
+    def log_notifications(self, entries: Iterable[LogEntry]) -> None:
+        """Write into the log what was sent, or is about to be."""
+        every = list(entries)
+        for start in range(0, len(every), LOG_ENTRIES):
+            body = {"entries": every[start : start + LOG_ENTRIES]}
+            self.request("PUT", f"{API}/notification-log", json=body)
+
+    def alert_ids(self, known_by: str) -> list[str]:
+        """The alerts that receivers know by an id: the alert itself, or those of a group."""
+        if not known_by.startswith("group-"):
+            return [known_by]
+        entries = [self._converted(entry, LogEntry) for entry in self._entries({"id": known_by})]
+        return list(dict.fromkeys(alert_id for entry in entries for alert_id in entry.alerts))
+
+    def _entries(self, params: dict[str, Any]) -> Iterator[Any]:
+        path, params = f"{API}/notification-log", params | {"limit": 5000}
+        return self.pages(path, params=params, items="entries", cursor="next_cursor", parameter="cursor")
+
+    def silences(self) -> list[Silence]:
+        """The silences that hold now, or will.
+
+        :raises PermanentError: with status 404, the hub has none.
+        """
+        answer = self.decode(self.request("GET", f"{API}/silences"), list[_Silence])
+        return [silence.record() for silence in answer if silence.status.get("state") != "expired"]
+
+    def silence(
+        self,
+        matchers: Iterable[Matcher],
+        ends_at: int,
+        by: str,
+        comment: str,
+        *,
+        starts_at: int | None = None,
+        key: str | None = None,
+    ) -> str:
+        """Silence the alerts that fit all matchers; returns the silence's id.
+
+        :param ends_at: Unix ms, as is ``starts_at``, which is now unless given.
+        :param key: the same key makes the same silence, once.
+        """
+        body = {
+            "matchers": [
+                {"name": m.name, "value": m.value, "isRegex": "~" in m.operator, "isEqual": "!" not in m.operator}
+                for m in matchers
+            ],
+            "startsAt": None if starts_at is None else from_ms(starts_at),
+            "endsAt": from_ms(ends_at),
+            "createdBy": by,
+            "comment": comment,
+        }
+        headers = {"Idempotency-Key": key} if key else None
+        response = self.request("POST", f"{API}/silences", json=body, headers=headers)
+        return str(self.decode(response, dict[str, Any])["silenceID"])
+
+    def expire_silence(self, silence_id: str) -> None:
+        """End a silence now; one that has ended stays as it is."""
+        self.request("DELETE", f"{API}/silences/{quote(silence_id, safe='')}", retry=True)
+
+    def routes(self) -> str | None:
+        """The hub's own routing file; None if it has none."""
+        try:
+            return self.request("GET", f"{API}/routes").text
+        except PermanentError as error:
+            if error.status in (404, 405):
+                return None
+            raise
+
+    def put_routes(self, text: str) -> None:
+        """Set the hub's own routing file; the empty one removes it.
+
+        :raises PermanentError: it has mistakes.
+        """
+        self.request("PUT", f"{API}/routes", content=text.encode(), headers={"Content-Type": "application/yaml"})
+
     def changes(
         self, *, consumer: str | None = None, after: int | None = None, limit: int = 500, wait: float = 0
     ) -> tuple[list[AlertChange], int]:
@@ -310,6 +422,17 @@ class AirisHook(ApiHook):
                 return Place()
             raise
         return self.decode(response, Place)
+
+    async def aplace(self, consumer: str | None = None) -> Place:
+        """As :meth:`place`, from an event loop."""
+        path = f"{API}/consumers/{quote(consumer or self.consumer, safe='')}"
+        try:
+            async with await self.asession() as client:
+                return self.decode(await self.arequest(client, "GET", path), Place)
+        except PermanentError as error:
+            if error.status == 404:
+                return Place()
+            raise
 
     def commit(self, consumer: str, sequence: int, *, force: bool = False) -> Place:
         """Move a consumer's place forward, back only if ``force`` says so; returns what is in force."""

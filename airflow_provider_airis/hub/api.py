@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -21,12 +19,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from airflow_provider_airis.hub import alerts as transitions
-from airflow_provider_airis.hub import pages, users
+from airflow_provider_airis.hub import pages, routing, users
 from airflow_provider_airis.hub.alerts import Acknowledgement, AlertDetail, Delivery, ManualAlert
 from airflow_provider_airis.hub.auth import Tokens, require
-from airflow_provider_airis.hub.flow import Feeds, Intake, chunks
-from airflow_provider_airis.hub.ingest import MAX_TEXT, Form, unpack
+from airflow_provider_airis.hub.flow import Feeds, Intake
+from airflow_provider_airis.hub.ingest import Form
 from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem, explain
+from airflow_provider_airis.hub.requests import change, cursor_of, from_store, idempotency_key, place_behind, to_store
 from airflow_provider_airis.hub.rules import AGGREGATION, Rule, RuleBody
 from airflow_provider_airis.hub.store import EVENTS_FEED, Consumer, EventChange, Store
 from airflow_provider_airis.hub.users import UsersPage, UserSyncAnswer, UserSyncBody
@@ -93,6 +92,7 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
     app.state.tokens = tokens
     app.state.intake = Intake(max_requests, max_bytes)
     app.include_router(router)
+    app.include_router(routing.router)
     app.include_router(pages.router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -151,58 +151,6 @@ async def _crash(request: Request, _error: Exception) -> Response:
 # Requests
 
 
-async def _read(request: Request, what: Callable[[], T]) -> T:
-    """Do a read of the store in a thread."""
-    return await asyncio.get_running_loop().run_in_executor(request.app.state.readers, what)
-
-
-async def _write(
-    request: Request,
-    content: bytes,
-    work: Callable[[Transaction, bytes], tuple[int, Any]],
-) -> Response:
-    """Do a write of the store, once under an ``Idempotency-Key``, and answer when it is durable."""
-    store: Store = request.app.state.store
-    key = _key(request)
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    path = request.url.path
-
-    def once(transaction: Transaction) -> tuple[int, bytes, bool]:
-        document = unpack(content, encoding)
-
-        def answer() -> tuple[int, bytes]:
-            status, result = work(transaction, document)
-            return status, b"" if result is None else msgspec.json.encode(result)
-
-        return store.once(transaction, key, path, document, answer)
-
-    status, answer, replayed = await asyncio.wrap_future(store.submit(once, size=len(content)))
-    headers = {"Idempotency-Replayed": "true"} if replayed else None
-    return Response(answer, status, headers, "application/json" if answer else None)
-
-
-async def _change(request: Request, kind: type[T], work: Callable[[Transaction, T], tuple[int, Any]]) -> Response:
-    """The same with a body that must be of a kind; no body is an empty object."""
-
-    def decode(transaction: Transaction, document: bytes) -> tuple[int, Any]:
-        try:
-            body = msgspec.json.decode(document or b"{}", type=kind)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            pointer, detail = explain(error)
-            raise Problem(400, detail, pointer=pointer) from None
-        return work(transaction, body)
-
-    content = b"".join([chunk async for chunk in chunks(request)])
-    return await _write(request, content, decode)
-
-
-def _key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key") if request.method == "POST" else None
-    if key is not None and not 1 <= len(key) <= MAX_TEXT:
-        raise Problem(400, f"an Idempotency-Key has 1 to {MAX_TEXT} characters")
-    return key
-
-
 def _form(request: Request, *, batch: bool) -> Form:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if batch and kind in ("application/x-ndjson", "application/ndjson"):
@@ -232,20 +180,6 @@ def _span(start: str | None, end: str | None) -> tuple[int, int]:
     return window
 
 
-def _cursor(*place: str | int) -> str:
-    """What asks for the page behind a place."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
-
-
-def _behind(cursor: str | None, shape: type[T]) -> T | None:
-    if cursor is None:
-        return None
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
-    except (binascii.Error, msgspec.MsgspecError, ValueError):
-        raise Problem(400, "the cursor is none of this hub's", pointer="/cursor") from None
-
-
 router = APIRouter(prefix="/api/v1")
 _ingest = [Depends(require("ingest"))]
 _reader = [Depends(require("read"))]
@@ -268,7 +202,7 @@ async def _ingest_metrics(request: Request, *, batch: bool) -> Response:
     store: Store = request.app.state.store
     form = _form(request, batch=batch)
     async with request.app.state.intake.body(request) as content:
-        return await _write(
+        return await to_store(
             request,
             content,
             lambda transaction, document: (200, store.ingest_metrics(transaction, document, form)),
@@ -278,9 +212,9 @@ async def _ingest_metrics(request: Request, *, batch: bool) -> Response:
 async def _ingest_events(request: Request, *, batch: bool) -> Response:
     store: Store = request.app.state.store
     form = _form(request, batch=batch)
-    key = None if batch else _key(request)
+    key = None if batch else idempotency_key(request)
     async with request.app.state.intake.body(request) as content:
-        return await _write(
+        return await to_store(
             request,
             content,
             lambda transaction, document: (200, store.ingest_events(transaction, document, form, key)),
@@ -339,7 +273,7 @@ async def query_metrics(
         )
         return msgspec.json.encode(QueryAnswer(found))
 
-    return Response(await _read(request, read), media_type="application/json")
+    return Response(await from_store(request, read), media_type="application/json")
 
 
 @router.get("/metrics/coverage", dependencies=_reader, **docs(CoverageAnswer))
@@ -359,7 +293,7 @@ async def cover_metrics(
         found = store.coverage(start=begin, end=end, step=(step or 60) * 1000, source=source, name=name)
         return msgspec.json.encode(CoverageAnswer(found))
 
-    return Response(await _read(request, read), media_type="application/json")
+    return Response(await from_store(request, read), media_type="application/json")
 
 
 # Alerts
@@ -376,13 +310,13 @@ async def list_alerts(
 ) -> Response:
     """Alerts, newest first."""
     store: Store = request.app.state.store
-    before = _behind(cursor, tuple[int, str])
-    found = await _read(
+    before = place_behind(cursor, tuple[int, str])
+    found = await from_store(
         request,
         lambda: store.alerts(status=status, severity=severity, model_id=model_id, before=before, limit=limit + 1),
     )
     page = found[:limit]
-    return _answer(AlertsPage(page, _cursor(page[-1].timestamp, page[-1].id) if len(found) > limit else None))
+    return _answer(AlertsPage(page, cursor_of(page[-1].timestamp, page[-1].id) if len(found) > limit else None))
 
 
 @router.get("/alerts/changes", dependencies=_reader, **docs(AlertChanges))
@@ -394,7 +328,7 @@ async def alert_changes(
     start = await _start(request, after, consumer)
 
     async def page(behind: int) -> Sequence[AlertChange]:
-        return await _read(request, lambda: store.changes(behind, limit))
+        return await from_store(request, lambda: store.changes(behind, limit))
 
     changes = await request.app.state.feeds.read(transitions.FEED, start, wait, page)
     return _answer(AlertChanges(list(changes), changes[-1].sequence if changes else start))
@@ -412,8 +346,8 @@ async def list_events(
 ) -> Response:
     """Events, those that arrived last first."""
     store: Store = request.app.state.store
-    behind = _behind(cursor, tuple[int])
-    found = await _read(
+    behind = place_behind(cursor, tuple[int])
+    found = await from_store(
         request,
         lambda: store.events(
             source=source,
@@ -425,7 +359,7 @@ async def list_events(
         ),
     )
     page = found[:limit]
-    following = _cursor(page[-1].sequence) if len(found) > limit else None
+    following = cursor_of(page[-1].sequence) if len(found) > limit else None
     return _answer(EventsPage([change.event for change in page], following))
 
 
@@ -443,7 +377,7 @@ async def event_changes(
     start = await _start(request, after, consumer)
 
     async def page(behind: int) -> Sequence[EventChange]:
-        return await _read(request, lambda: store.event_changes(behind, limit, category=category))
+        return await from_store(request, lambda: store.event_changes(behind, limit, category=category))
 
     changes = await request.app.state.feeds.read(EVENTS_FEED, start, wait, page)
     return _answer(EventChanges(list(changes), changes[-1].sequence if changes else start))
@@ -454,14 +388,14 @@ async def _start(request: Request, after: int | None, consumer: str | None) -> i
         raise Problem(400, "give after or consumer, not both", pointer="/consumer")
     if consumer is None:
         return after or 0
-    found = await _read(request, lambda: request.app.state.store.consumer(consumer))
+    found = await from_store(request, lambda: request.app.state.store.consumer(consumer))
     return 0 if found is None else found.sequence
 
 
 @router.get("/alerts/{alert_id}", dependencies=_reader, **docs(AlertDetail))
 async def get_alert(request: Request, alert_id: str) -> Response:
     """One alert with its ledger, history, rule and series."""
-    found = await _read(request, lambda: request.app.state.store.alert(alert_id))
+    found = await from_store(request, lambda: request.app.state.store.alert(alert_id))
     if found is None:
         raise Problem(404, f"there is no alert {alert_id!r}")
     return _answer(found)
@@ -475,19 +409,19 @@ async def post_alert(request: Request) -> Response:
         new, alert = transitions.post(transaction, body)
         return (201 if new else 200), alert
 
-    return await _change(request, ManualAlert, work)
+    return await change(request, ManualAlert, work)
 
 
 @router.post("/alerts/{alert_id}/acknowledge", dependencies=_alerts, **docs(Alert, Acknowledgement))
 async def acknowledge_alert(request: Request, alert_id: str) -> Response:
     """Somebody looks after it. Changes firing alerts only."""
-    return await _change(request, Acknowledgement, lambda t, body: (200, transitions.acknowledge(t, alert_id, body)))
+    return await change(request, Acknowledgement, lambda t, body: (200, transitions.acknowledge(t, alert_id, body)))
 
 
 @router.post("/alerts/{alert_id}/resolve", dependencies=_alerts, **docs(Alert, Acknowledgement))
 async def resolve_alert(request: Request, alert_id: str) -> Response:
     """It is over. Changes open alerts only; a rule whose condition still holds fires anew."""
-    return await _change(request, Acknowledgement, lambda t, body: (200, transitions.resolve(t, alert_id, body)))
+    return await change(request, Acknowledgement, lambda t, body: (200, transitions.resolve(t, alert_id, body)))
 
 
 @router.put(
@@ -497,7 +431,7 @@ async def resolve_alert(request: Request, alert_id: str) -> Response:
 )
 async def put_notification(request: Request, alert_id: str, channel: str, target: str) -> Response:
     """Write the delivery ledger."""
-    return await _change(
+    return await change(
         request, Delivery, lambda t, body: (200, transitions.deliver(t, alert_id, channel, target, body))
     )
 
@@ -505,7 +439,7 @@ async def put_notification(request: Request, alert_id: str, channel: str, target
 @router.get("/consumers/{name}", dependencies=_reader, **docs(Consumer))
 async def get_consumer(request: Request, name: str) -> Response:
     """How far a reader has come."""
-    found = await _read(request, lambda: request.app.state.store.consumer(name))
+    found = await from_store(request, lambda: request.app.state.store.consumer(name))
     if found is None:
         raise Problem(404, f"the consumer {name!r} has committed nothing yet")
     return _answer(found)
@@ -515,7 +449,7 @@ async def get_consumer(request: Request, name: str) -> Response:
 async def put_consumer(request: Request, name: str) -> Response:
     """Commit a place; a lower one changes nothing unless forced. Answers what is in force."""
     store: Store = request.app.state.store
-    return await _change(request, Place, lambda t, body: (200, store.commit(t, name, body.sequence, force=body.force)))
+    return await change(request, Place, lambda t, body: (200, store.commit(t, name, body.sequence, force=body.force)))
 
 
 # Rules
@@ -524,13 +458,13 @@ async def put_consumer(request: Request, name: str) -> Response:
 @router.get("/rules", dependencies=_reader, **docs(RulesAnswer))
 async def list_rules(request: Request) -> Response:
     """All rules."""
-    return _answer(RulesAnswer(await _read(request, request.app.state.store.rules)))
+    return _answer(RulesAnswer(await from_store(request, request.app.state.store.rules)))
 
 
 @router.get("/rules/{rule_id}", dependencies=_reader, **docs(Rule))
 async def get_rule(request: Request, rule_id: str) -> Response:
     """One rule."""
-    found = await _read(request, lambda: request.app.state.store.rule(rule_id))
+    found = await from_store(request, lambda: request.app.state.store.rule(rule_id))
     if found is None:
         raise Problem(404, f"there is no rule {rule_id!r}")
     return _answer(found)
@@ -553,7 +487,7 @@ async def post_rule(request: Request) -> Response:
         store.put_rule(transaction, rule, replace=False)
         return 201, rule
 
-    return await _change(request, RuleBody, work)
+    return await change(request, RuleBody, work)
 
 
 @router.put("/rules/{rule_id}", dependencies=_admin, **docs(Rule, RuleBody))
@@ -565,7 +499,7 @@ async def put_rule(request: Request, rule_id: str) -> Response:
         rule = _rule(body, rule_id)
         return (201 if store.put_rule(transaction, rule, replace=True) else 200), rule
 
-    return await _change(request, RuleBody, work)
+    return await change(request, RuleBody, work)
 
 
 @router.delete("/rules/{rule_id}", dependencies=_admin, **docs(status=204))
@@ -577,7 +511,7 @@ async def delete_rule(request: Request, rule_id: str) -> Response:
         store.delete_rule(transaction, rule_id)
         return 204, None
 
-    return await _write(request, b"", work)
+    return await to_store(request, b"", work)
 
 
 # Users
@@ -597,7 +531,7 @@ async def sync_users(request: Request) -> Response:
 
     _form(request, batch=False)
     async with request.app.state.intake.body(request) as content:
-        return await _write(request, content, work)
+        return await to_store(request, content, work)
 
 
 @router.get("/users", dependencies=_reader, **docs(UsersPage))
@@ -610,15 +544,15 @@ async def list_users(
 ) -> Response:
     """Users of all directories, by source and id."""
     store: Store = request.app.state.store
-    behind = _behind(cursor, tuple[str, str])
+    behind = place_behind(cursor, tuple[str, str])
 
     def read() -> bytes:
         found, total = store.users(source=source, active=active, behind=behind, limit=limit + 1)
         page = found[:limit]
-        following = _cursor(page[-1].source, page[-1].id) if len(found) > limit else None
+        following = cursor_of(page[-1].source, page[-1].id) if len(found) > limit else None
         return msgspec.json.encode(UsersPage(page, following, total))
 
-    return Response(await _read(request, read), media_type="application/json")
+    return Response(await from_store(request, read), media_type="application/json")
 
 
 # The hub itself

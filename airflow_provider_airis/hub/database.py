@@ -134,6 +134,51 @@ notifications = Table(
     Column("at", BigInteger, nullable=False),
 )
 
+notification_log = Table(
+    "notification_log",
+    metadata,
+    Column("key", String, primary_key=True, comment="digest of group, receiver, channel and target"),
+    Column("group", Text, nullable=False),
+    Column("receiver", String, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("id", String, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("alerts", Text, nullable=False, comment="what was shown of each, by its id"),
+    Column("open", Boolean, nullable=False, comment="whether one of them is not resolved"),
+    Index("notification_log_id", "id", "key"),
+    Index("notification_log_open", "open", "channel", "key"),
+)
+
+# What an entry of the log says of an alert is gone with the next one; this stays.
+shown = Table(
+    "shown",
+    metadata,
+    Column("alert_id", ForeignKey("alerts.id"), primary_key=True),
+    Column("key", ForeignKey("notification_log.key"), primary_key=True),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("status", String, primary_key=True),
+    Column("sent_at", BigInteger, nullable=False),
+)
+
+silences = Table(
+    "silences",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("ends_at", BigInteger, nullable=False, index=True),
+    Column("silence", Text, nullable=False),
+)
+
+# The one routing file that is the hub's own.
+routes = Table(
+    "routes",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
 consumers = Table(
     "consumers",
     metadata,

@@ -31,16 +31,23 @@ class Problem(Exception):  # noqa: N818 (the RFC's own word)
     """An answer other than success.
 
     :param pointer: JSON pointer of the offending field.
+    :param errors: what is wrong, if that is more than one field.
     :param headers: what the answer carries besides, e.g. ``Retry-After``.
     """
 
     def __init__(
-        self, status: int, detail: str, *, pointer: str | None = None, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        errors: list[FieldError] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.errors = [] if pointer is None else [FieldError(pointer, detail)]
+        self.errors = (errors or []) if pointer is None else [FieldError(pointer, detail)]
         self.headers = headers or {}
 
     def document(self) -> ProblemDocument:
@@ -70,7 +77,10 @@ def escape(token: str) -> str:
 def explain(error: Exception) -> tuple[str, str]:
     """Pointer and detail of a msgspec error."""
     message, _, path = str(error).partition(" - at `$")
-    pointer = "".join(f"/{name or index}" for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path))
-    if field := re.search(r"(?:missing required|unknown) field `(.+)`", message):
+    # msgspec does not say under which of a mapping's keys, `[...]`: the mapping is as far as it goes.
+    known, mapping, _ = path.partition("[...]")
+    pointer = "".join(f"/{name or index}" for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", known))
+    field = re.search(r"(?:missing required|unknown) field `(.+)`", message)
+    if field and not mapping:
         pointer += f"/{escape(field[1])}"
     return pointer, message

@@ -262,12 +262,12 @@ class Store:
         revise(transaction, rule_id, None)
 
     def commit(self, transaction: Transaction, name: str, sequence: int, *, force: bool = False) -> Consumer:
-        """Store how far a consumer has read; it never moves back unless forced.
+        """Store how far a consumer has read; it never moves back unless forced, and may then hold any other mark.
 
         :raises Problem: 400, no feed is that long.
         """
         longest = max((self.last | transaction.changed).values())
-        if not 0 <= sequence <= longest:
+        if not 0 <= sequence <= (1 << 53 if force else longest):
             raise Problem(400, f"the feeds end at {longest}", pointer="/sequence")
         found = _consumer(transaction.connection, name)
         if found is not None and sequence < found.sequence and not force:
@@ -292,6 +292,15 @@ class Store:
     def _reading(self) -> Iterator[Connection]:
         with _outages(), self._engine.connect() as connection:
             yield connection
+
+    def reading(self, what: Callable[[Connection], T]) -> T:
+        """Read whatever a module of its own reads."""
+        with self._reading() as connection:
+            return what(connection)
+
+    def now(self) -> int:
+        """The hub's clock, Unix ms."""
+        return _now()
 
     def check(self) -> None:
         """Read something.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 
-from airflow_provider_airis.hub.alerts import Acknowledgement, AlertDetail, Delivery, ManualAlert
 from airflow_provider_airis.hub.ingest import (
     MAX_AHEAD_MS,
     MAX_BODY,
@@ -18,17 +17,13 @@ from airflow_provider_airis.hub.ingest import (
     MAX_TEXT,
 )
 from airflow_provider_airis.hub.problems import MEDIA_TYPE, ProblemDocument
-from airflow_provider_airis.hub.rules import Rule, RuleBody
-from airflow_provider_airis.hub.store import MAX_POINTS, Consumer, EventChange, FeedEvent, SeriesCoverage, SeriesPoints
-from airflow_provider_airis.hub.users import UsersPage, UserSyncAnswer, UserSyncBody
+from airflow_provider_airis.hub.rules import Rule
+from airflow_provider_airis.hub.store import MAX_POINTS, EventChange, FeedEvent, SeriesCoverage, SeriesPoints
 from airflow_provider_airis.records import (
     Alert,
     AlertChange,
-    EventBody,
-    IngestAnswer,
     KeyedEventBody,
     MetricsBody,
-    Notification,
 )
 
 MAX_WAIT_S = 60
@@ -45,6 +40,9 @@ CAPABILITIES = {
     "alerts.changes": True,
     "consumers": True,
     "notifications": True,
+    "notification_log": True,
+    "silences": True,
+    "routes": True,
     "rules": True,
     "idempotency": True,
     "ndjson": True,
@@ -148,45 +146,31 @@ class Capabilities(msgspec.Struct):
     limits: Limits
 
 
-_MODELS = (
-    Acknowledgement,
-    AlertChanges,
-    AlertDetail,
-    AlertsPage,
-    Capabilities,
-    Consumer,
-    CoverageAnswer,
-    Delivery,
-    EventBody,
-    EventChanges,
-    EventsBatch,
-    EventsPage,
-    Health,
-    IngestAnswer,
-    ManualAlert,
-    MetricsBatch,
-    MetricsBody,
-    Notification,
-    Place,
-    ProblemDocument,
-    QueryAnswer,
-    Rule,
-    RuleBody,
-    RulesAnswer,
-    UserSyncAnswer,
-    UserSyncBody,
-    UsersPage,
-)
+# What the routes say that they take and answer.
+_models: dict[str, type] = {"ProblemDocument": ProblemDocument}
 
 
-def _schema(model: type) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+def _schema(model: Any) -> dict[str, Any]:
+    if isinstance(model, str):
+        return {model: {"schema": {"type": "string"}}}
+    if get_origin(model) is list:
+        (item,) = get_args(model)
+        return {"application/json": {"schema": {"type": "array", "items": _reference(item)}}}
+    return {"application/json": {"schema": _reference(model)}}
+
+
+def _reference(model: type) -> dict[str, str]:
+    _models[model.__name__] = model
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
 def docs(
-    answer: type | None = None, body: type | None = None, *, status: int = 200, lines: type | None = None
+    answer: type | str | None = None, body: type | str | None = None, *, status: int = 200, lines: type | None = None
 ) -> dict[str, Any]:
-    """What a route says of itself: its answer, its body, and what is a line of the body as NDJSON."""
+    """What a route says of itself: its answer, its body, and what is a line of the body as NDJSON.
+
+    Either is a struct, or the media type of a text.
+    """
     documented: dict[str, Any] = {"response_class": Response, "status_code": status}
     documented["responses"] = {
         status: {"description": "Done", "content": _schema(answer) if answer else {}},
@@ -198,7 +182,7 @@ def docs(
     if body is not None:
         content = _schema(body)
         if lines is not None:
-            content["application/x-ndjson"] = {"schema": {"$ref": f"#/components/schemas/{lines.__name__}"}}
+            content["application/x-ndjson"] = {"schema": _reference(lines)}
         documented["openapi_extra"] = {"requestBody": {"required": True, "content": content}}
     return documented
 
@@ -206,7 +190,7 @@ def docs(
 def openapi(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document; its models are the structs themselves."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    _, components = msgspec.json.schema_components(_MODELS, ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(_models.values(), ref_template="#/components/schemas/{name}")
     document.setdefault("components", {})["schemas"] = components
     document["components"]["securitySchemes"] = {"BearerAuth": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"BearerAuth": []}]

@@ -5,16 +5,22 @@ Nothing is kept but that log, so that whoever dies can be replaced: the same ale
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import get_args
 
 import msgspec
 
-from airflow_provider_airis.records import Alert, from_ms
+from airflow_provider_airis.records import Alert, AlertSeverity, AlertStatus, Shown, from_ms, iso
 from airflow_provider_airis.routes.matching import Silence, labels, parse_matchers
 from airflow_provider_airis.routes.tree import Integration, Route, Routes
 
 RESOLVED = "resolved"
+# What the log says of an alert before it is sent, so that who dies leaves a trace, and if it was refused for good.
+SENDING = "sending"
+FAILED = "failed"
 
 
 class LogKey(msgspec.Struct, frozen=True, order=True):
@@ -29,13 +35,6 @@ class LogKey(msgspec.Struct, frozen=True, order=True):
     receiver: str
     channel: str
     target: str
-
-
-class Shown(msgspec.Struct, frozen=True):
-    """What was last sent of an alert: its status and its ``updated_at``."""
-
-    status: str
-    at: int
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -86,12 +85,14 @@ def plan(
     *,
     now: int,
     silences: Iterable[Silence] = (),
+    channel: str | None = None,
 ) -> list[Flush]:
     """What is to be sent now, and when to ask again: one answer for each group and place, in the order of their age.
 
     :param alerts: all that are not resolved, and those of which ``log`` does not know yet that they are.
     :param log: what was sent before.
     :param now: Unix ms.
+    :param channel: stem of the only system that is asked about.
     """
     known = {alert.id: (alert, labels(alert)) for alert in alerts}
     inhibited = routes.inhibits([its for alert, its in known.values() if alert.status != RESOLVED])
@@ -102,13 +103,15 @@ def plan(
         if ends or inhibited(its):
             held[alert.id] = max(ends, default=None)
     answers = []
-    for group in groups(routes, (alert for alert, _ in known.values()), log):
+    for group in groups(routes, (alert for alert, _ in known.values()), log, channel=channel):
         muted = routes.muted(group.route, from_ms(now))
         answers.append(decide(group, log.get(group.key), now, held=held, muted=muted))
     return answers
 
 
-def groups(routes: Routes, alerts: Iterable[Alert], log: Mapping[LogKey, Sent]) -> list[Group]:
+def groups(
+    routes: Routes, alerts: Iterable[Alert], log: Mapping[LogKey, Sent], *, channel: str | None = None
+) -> list[Group]:
     """The groups that alerts are in: where the routes lead them, and where they were shown and have not ended.
 
     So a place that was shown an alert is shown its end, though the alert's labels, or the routes, have changed.
@@ -121,6 +124,8 @@ def groups(routes: Routes, alerts: Iterable[Alert], log: Mapping[LogKey, Sent]) 
         its = labels(alert)
         for route in routes.match(its):
             for integration in route.receiver.integrations:
+                if channel not in (None, integration.channel):
+                    continue
                 key = LogKey(route.group_key(its), route.receiver.name, integration.channel, integration.target)
                 if key not in found:
                     found[key] = Group(key, route.group_labels(its), route, integration, ())
@@ -173,7 +178,7 @@ def decide(
     A group begins with the first alert of which nothing was sent, and is sent ``group_wait`` after that has fired.
     While one that was sent is not resolved, the next moments to send are whole ``group_interval`` later: at the first
     of them after something has changed, and else at the first that is ``repeat_interval`` later, if one that was sent
-    as firing still is, so that nobody has acknowledged it.
+    as firing still is, so that nobody has acknowledged it. Of what may have been sent, and may not, it is sent at once.
 
     :param sent: what the log has of ``group.key``.
     :param now: Unix ms.
@@ -185,7 +190,7 @@ def decide(
     held = held or {}
     members: list[Alert] = []
     carried: dict[str, Shown] = {}
-    since, ends, resolved, begun, firing = [], [], set(), False, False
+    since, ends, resolved, begun, firing, interrupted = [], [], set(), False, False, False
     for alert in group.alerts:
         last = shown.get(alert.id)
         told = last is not None and last.status != RESOLVED
@@ -202,9 +207,13 @@ def decide(
             firing = firing or (last is not None and alert.status == last.status == "firing")
             if last is None:
                 since.append(alert.timestamp)
+            elif last.status == SENDING:
+                interrupted = True
+            elif last.status == FAILED and last.at == alert.updated_at:
+                continue
             elif alert.updated_at >= last.at and (alert.status, alert.updated_at) != (last.status, last.at):
                 since.append(alert.updated_at)
-    due = _due(group.route, sent if begun else None, since, firing)
+    due = now if interrupted else _due(group.route, sent if begun else None, since, firing)
     if due is not None and due <= now and not muted:
         alerts = tuple(members)
         entry = Sent(now, carried | {alert.id: _newest(alert, shown.get(alert.id)) for alert in alerts})
@@ -230,3 +239,63 @@ def _due(route: Route, sent: Sent | None, since: Collection[int], firing: bool) 
 def _newest(alert: Alert, last: Shown | None) -> Shown:
     """What the log holds of an alert afterwards: it never goes back to an older state."""
     return last if last and last.at > alert.updated_at else Shown(alert.status, alert.updated_at)
+
+
+def folded(group: Group, alerts: Collection[Alert]) -> Alert:
+    """What a place is shown of a group: the alert that is told by itself, or one that stands for them all.
+
+    That one is known by ``group-`` and a digest, fires while any of them does, has the worst severity of those that are
+    not resolved, names them in its description, and has the tags, the model and so on that they have in common.
+    """
+    ordered = sorted(alerts, key=_age)
+    if "alert_id" in group.labels and len(ordered) == 1:
+        return ordered[0]
+    identity = blake2b("\n".join((*msgspec.structs.astuple(group.key), ordered[0].id)).encode(), digest_size=8)
+    found = {alert.status for alert in ordered}
+    statuses: tuple[AlertStatus, ...] = ("firing", "acknowledged", "resolved")
+    status = next(one for one in statuses if one in found)
+    left = [alert for alert in ordered if alert.status != RESOLVED] or ordered
+    severities = get_args(AlertSeverity)
+    by = dict.fromkeys(alert.acknowledged_by for alert in left if alert.acknowledged_by)
+    common = dict(set.intersection(*(set(alert.tags.items()) for alert in ordered))) | dict(group.labels)
+    alone = ordered[0] if len(ordered) == 1 else None
+
+    def same(name: str) -> str | None:
+        values = {getattr(alert, name) for alert in ordered}
+        return values.pop() if len(values) == 1 else None
+
+    return Alert(
+        id=f"group-{identity.hexdigest()}",
+        name=alone.name if alone else f"{len(left)} alerts: {_subject(group, left)}",
+        description=alone.description if alone else "\n".join(map(_line, ordered)),
+        severity=min((alert.severity for alert in left), key=severities.index),
+        status=status,
+        source=same("source") or "",
+        model_id=same("model_id"),
+        environment=same("environment"),
+        alert_type=same("alert_type"),
+        threshold=alone.threshold if alone else None,
+        current_value=alone.current_value if alone else None,
+        duration=max((alert.duration or 0.0 for alert in ordered), default=None),
+        timestamp=ordered[0].timestamp,
+        updated_at=max(alert.updated_at for alert in ordered),
+        acknowledged_by=", ".join(by) or None if status == "acknowledged" else None,
+        tags=dict(sorted(common.items())),
+    )
+
+
+def _subject(group: Group, alerts: Collection[Alert]) -> str:
+    """What they have in common, or the names that are most often among them."""
+    if group.labels:
+        return ", ".join(value if name == "alertname" else f"{name}={value}" for name, value in group.labels.items())
+    names = [name for name, _ in Counter(alert.name for alert in alerts).most_common(4)]
+    return ", ".join([*names[:3], *["…"] * (len(names) > 3)])
+
+
+def _line(alert: Alert) -> str:
+    about = ", ".join(filter(None, (alert.model_id, alert.environment)))
+    what = f"{alert.severity}: {alert.name}{f' ({about})' if about else ''}"
+    if alert.status == RESOLVED:
+        return f"• resolved {iso(alert.updated_at)}: {what}"
+    by = f", acknowledged by {alert.acknowledged_by}" if alert.acknowledged_by else ""
+    return f"• {what}, since {iso(alert.timestamp)}{by}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ TRIGGER = "airflow_provider_airis.triggers.alerts.AirisAlertTrigger"
 
 class AirisAlertSensor(BaseSensorOperator):
     """Succeeds once the hub's change feed holds something behind the consumer's committed place.
+
+    With a system, also at the time that its dispatch has asked to be woken at.
 
     It starts and ends in the triggerer: waiting takes no worker, and waking takes no worker's start. Whoever runs
     behind it reads the changes and commits the sequence; until then the sensor succeeds at once.
@@ -54,5 +57,9 @@ class AirisAlertSensor(BaseSensorOperator):
         from airflow_provider_airis.hooks.airis import AirisHook
 
         with AirisHook(self.airis_conn_id, system=self.system) as hub:
-            while not hub.changes(consumer=self.consumer, limit=1, wait=50)[0]:
+            while True:
+                due = hub.committed(f"{hub.consumer}-due") if self.system else 0
+                left = due / 1000 - time.time() if due else 50.0
+                if hub.changes(consumer=self.consumer, limit=1, wait=max(0.0, min(50.0, left)))[0] or left <= 0:
+                    return
                 self.log.info("Nothing has changed yet")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import BaseEventTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
+
+if TYPE_CHECKING:
+    from airflow_provider_airis.hooks.airis import AirisHook
 
 POLL_S = 50.0
 LONGEST_PAUSE_S = 30.0
@@ -20,8 +24,10 @@ PERMANENT_PAUSE_S = 60.0
 class AirisAlertTrigger(BaseEventTrigger):
     """Waits on the hub's change feed until it holds something behind a consumer's committed place.
 
-    It only wakes: what has changed is read by whoever it woke, so that nothing is lost with an event. A hub that is
-    down is waited for; one that refuses the token ends the wait with an error.
+    It ends too at the time that a system's dispatch wants to be woken at though nothing changes, which is the mark of
+    the consumer ``<consumer>-<system>-due``. It only wakes: what has changed is read by whoever it woke, so that
+    nothing is lost with an event. A hub that is down is waited for; one that refuses the token ends the wait with an
+    error.
 
     :param airis_conn_id: connection of the hub.
     :param consumer: whose place; the connection's ``consumer`` if None.
@@ -49,7 +55,8 @@ class AirisAlertTrigger(BaseEventTrigger):
         pause = 0.0
         while True:
             try:
-                changes, _ = await hook.achanges(consumer=self.consumer, limit=1, wait=POLL_S)
+                left = await self._left(hook)
+                changes, _ = await hook.achanges(consumer=self.consumer, limit=1, wait=max(0.0, min(POLL_S, left)))
             except RetryableError as error:
                 if not pause:
                     self.log.warning("%s; waiting for it", error)
@@ -64,6 +71,13 @@ class AirisAlertTrigger(BaseEventTrigger):
             if pause:
                 self.log.info("The hub answers again")
                 pause = 0.0
-            if changes:
+            if changes or left <= 0:
                 yield TaskSuccessEvent()
                 return
+
+    async def _left(self, hook: AirisHook) -> float:
+        """Seconds until the dispatch wants to be woken anyway."""
+        if self.system is None:
+            return POLL_S
+        due = (await hook.aplace(f"{hook.consumer}-due")).sequence
+        return due / 1000 - time.time() if due else POLL_S

@@ -1,0 +1,88 @@
+"""What every call of the hub's API does with a request: read or write the store, once, and page."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from fastapi import Request, Response
+
+from airflow_provider_airis.hub.flow import chunks
+from airflow_provider_airis.hub.ingest import MAX_TEXT, unpack
+from airflow_provider_airis.hub.problems import Problem, explain
+from airflow_provider_airis.hub.store import Store
+from airflow_provider_airis.hub.writer import Transaction
+
+T = TypeVar("T")
+
+
+async def from_store(request: Request, what: Callable[[], T]) -> T:
+    """Do a read of the store in a thread."""
+    return await asyncio.get_running_loop().run_in_executor(request.app.state.readers, what)
+
+
+async def to_store(
+    request: Request,
+    content: bytes,
+    work: Callable[[Transaction, bytes], tuple[int, Any]],
+) -> Response:
+    """Do a write of the store, once under an ``Idempotency-Key``, and answer when it is durable."""
+    store: Store = request.app.state.store
+    key = idempotency_key(request)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    path = request.url.path
+
+    def once(transaction: Transaction) -> tuple[int, bytes, bool]:
+        document = unpack(content, encoding)
+
+        def answer() -> tuple[int, bytes]:
+            status, result = work(transaction, document)
+            return status, b"" if result is None else msgspec.json.encode(result)
+
+        return store.once(transaction, key, path, document, answer)
+
+    status, answer, replayed = await asyncio.wrap_future(store.submit(once, size=len(content)))
+    headers = {"Idempotency-Replayed": "true"} if replayed else None
+    return Response(answer, status, headers, "application/json" if answer else None)
+
+
+async def change(request: Request, kind: type[T], work: Callable[[Transaction, T], tuple[int, Any]]) -> Response:
+    """The same with a body that must be of a kind; no body is an empty object."""
+
+    def decode(transaction: Transaction, document: bytes) -> tuple[int, Any]:
+        try:
+            body = msgspec.json.decode(document or b"{}", type=kind)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            pointer, detail = explain(error)
+            raise Problem(400, detail, pointer=pointer) from None
+        return work(transaction, body)
+
+    content = b"".join([chunk async for chunk in chunks(request)])
+    return await to_store(request, content, decode)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """What makes a repeated POST harmless."""
+    key = request.headers.get("idempotency-key") if request.method == "POST" else None
+    if key is not None and not 1 <= len(key) <= MAX_TEXT:
+        raise Problem(400, f"an Idempotency-Key has 1 to {MAX_TEXT} characters")
+    return key
+
+
+def cursor_of(*place: str | int) -> str:
+    """What asks for the page behind a place."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+
+
+def place_behind(cursor: str | None, shape: type[T]) -> T | None:
+    """The place that a cursor stands for."""
+    if cursor is None:
+        return None
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=shape)
+    except (binascii.Error, msgspec.MsgspecError, ValueError):
+        raise Problem(400, "the cursor is none of this hub's", pointer="/cursor") from None
