@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 # Groups delivered side by side, and changes read at once.
 DELIVERIES = 4
 PAGE = 500
-# Seconds: that one look at the feed takes at most, and between two commits.
+# Seconds: that one look at the feed takes at most, and while there is work to do; and between two commits.
 LOOK_S = 5.0
+SHORT_LOOK_S = 0.5
 COMMIT_S = 1.0
 # Seconds: the first and the longest pause before what failed is tried again, and the one after a refusal.
 SHORTEST_PAUSE_S = 1.0
@@ -342,8 +343,10 @@ class _Run:
         return round(time.time() * 1000) + self.skew
 
     def _stays(self, now: float) -> bool:
-        soon = self.next is not None and self.next <= self._now() + STAY_S * 1000
-        return bool(self.items) or self.plan_at is not None or soon or now < self.quiet
+        return bool(self.items) or self.plan_at is not None or self._soon() or now < self.quiet
+
+    def _soon(self) -> bool:
+        return self.next is not None and self.next <= self._now() + STAY_S * 1000
 
     def _plan(self, now: float) -> None:
         """Ask the routes what is to be sent, if something has changed or has become due."""
@@ -383,13 +386,8 @@ class _Run:
     def _start(self, pool: ThreadPoolExecutor, now: float) -> None:
         if now < self.hub_pause.until:
             return
-        if self.reader is None:
-            # No longer at a time: whoever is stopped, or has been superseded, waits for the answer.
-            until = [now + LOOK_S, self.end, *([self.quiet] if now < self.quiet else [])]
-            if self.next is not None:
-                until.append(max(now + (self.next - self._now()) / 1000, self.quiet if now < self.quiet else now))
-            if now < self.quiet or self._stays(now):
-                self.reader = pool.submit(self._changes, max(0.0, min(until) - now))
+        if self.reader is None and (self.items or self._soon() or now < self.quiet):
+            self.reader = pool.submit(self._changes, max(0.0, self._look(now) - now))
         for lane in self.lanes.values():
             most = 1 if lane.pause.error or self.hub_pause.error else DELIVERIES
             while now >= lane.pause.until and lane.queue and lane.flying < most and len(self.flying) < DELIVERIES:
@@ -404,6 +402,17 @@ class _Run:
                 refused = isinstance(lane.pause.error, PermanentError)
                 known = self.entries.get(item.flush.group.key)
                 self.flying[pool.submit(self._deliver, item, lane, known, refused)] = item
+
+    def _look(self, now: float) -> float:
+        """Until when the feed is waited for: not for long, as who is stopped or superseded waits for the answer."""
+        until = [now + LOOK_S, self.end]
+        if now < self.quiet:
+            until.append(self.quiet)
+        elif not any(lane.pause.error for lane in self.lanes.values()):
+            until.append(now + SHORT_LOOK_S)
+        if self.next is not None:
+            until.append(now + (self.next - self._now()) / 1000)
+        return min(until)
 
     def _idle(self, now: float) -> float:
         """Seconds until there may be something to do even if nothing happens."""
@@ -624,6 +633,11 @@ class _Run:
             known = alerts.get(alert.id)
             if known and known.updated_at > alert.updated_at:
                 return
+            if alert.status == RESOLVED and not any(alert.id == told_id for told_id, _ in told):
+                if not any(shown.channel == self.system for shown in alert.notifications):
+                    alerts.pop(alert.id, None)
+                    return
+                alert = self.hub.alert(alert.id)  # the feed has the ledger as it was before this change
             for shown in alert.notifications:
                 if shown.channel == self.system and (alert.id, shown.target) not in told:
                     self._adopt(entries, alert, shown)
