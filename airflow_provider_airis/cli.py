@@ -30,10 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.command == "plan-backfill":
         return _plan_backfill(options)
-    if options.command == "routes":
-        from airflow_provider_airis.routes.command import check_file, follow_alert
+    if options.command in ("routes", "silence"):
+        from airflow_provider_airis.routes.command import ACTIONS
 
-        return check_file(options.file) if options.action == "check" else follow_alert(options)
+        if options.action not in ("check", "test"):
+            _prepare()
+        return ACTIONS[options.command, options.action](options)
     return _systems() if options.command == "systems" else _check(options.conn_id)
 
 
@@ -75,7 +77,12 @@ def parser() -> argparse.ArgumentParser:
         help="print the receivers that an alert reaches, each with its group",
         description="Follows an alert through a routing file. Exit status 1: the file is wrong.",
     )
-    for action in (tree, reached):
+    push = routes.add_parser(
+        "push",
+        help="make a routing file the hub's own",
+        description="The Dags without [airis] routes_file take it from there. Exit status 1: it is wrong, or refused.",
+    )
+    for action in (tree, reached, push):
         action.add_argument("file", metavar="FILE", help="the routing file, YAML")
     reached.add_argument(
         "--alert",
@@ -87,6 +94,24 @@ def parser() -> argparse.ArgumentParser:
         help="the alert's labels: alertname=x severity=critical model_id=y, and its tags",
     )
     reached.add_argument("--json", action="store_true", help="print the answer as JSON")
+    silence = commands.add_parser(
+        "silence", help="silence alerts for a while", description="Silences of alerts, which the hub keeps."
+    ).add_subparsers(dest="action", metavar="ACTION", required=True)
+    add = silence.add_parser("add", help="silence the alerts that fit all matchers, and print the silence's id")
+    add.add_argument("matchers", nargs="+", metavar="MATCHER", help="alertname=x, 'severity=~\"low|info\"'")
+    add.add_argument("--for", dest="lasting", default="1h", metavar="DURATION", help="30m, 2d (default: %(default)s)")
+    add.add_argument("--comment", required=True, help="why")
+    add.add_argument("--by", default=os.environ.get("USER", "airis"), help="who wants it (default: %(default)s)")
+    listed = silence.add_parser("list", help="print the silences that hold now, or will")
+    expire = silence.add_parser("expire", help="end a silence now")
+    expire.add_argument("id", metavar="ID", help="the silence's id")
+    for action in (push, add, listed, expire):
+        action.add_argument(
+            "--conn-id",
+            metavar="CONN_ID",
+            default=BY_STEM["airis"].default_conn_id,
+            help="connection of the hub (default: %(default)s)",
+        )
     backfill = commands.add_parser(
         "plan-backfill",
         help="what a backfill would read and cost, before it does",

@@ -20,6 +20,7 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
+from airflow_provider_airis import cli
 from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.hub import database as db
@@ -430,3 +431,61 @@ def test_the_hub_has_routes_of_its_own(hook, client):
     assert hook.routes() == ROUTES
     hook.put_routes("")
     assert hook.routes() is None
+
+
+# The command
+
+
+def airis_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = cli.main(arguments)
+    return status, *capsys.readouterr()
+
+
+def test_the_command_sets_the_hubs_routes(hook, hub, capsys, tmp_path):
+    file = tmp_path / "routes.yaml"
+    file.write_text(ROUTES)
+    assert airis_command(capsys, "routes", "push", str(file)) == (
+        0,
+        f"{file}: these are the routes of {hub.url} now\n",
+        "",
+    )
+    assert hook.routes() == ROUTES
+    file.write_text("route: {}")
+    status, out, err = airis_command(capsys, "routes", "push", str(file))
+    assert (status, out, err.startswith(f"{file}:1: ")) == (1, "", True)
+    assert hook.routes() == ROUTES
+    hook.put_routes("")
+
+
+def test_the_command_silences_lists_and_ends(hook, capsys):
+    words = "silence", "add", "team=ml", 'severity=~"low|info"', "--for", "90m", "--by", "ana", "--comment", "a rollout"
+    status, out, _ = airis_command(capsys, *words)
+    silence_id = out.strip()
+    (made,) = [one for one in hook.silences() if one.id == silence_id]
+    assert (status, made.matchers) == (0, tuple(parse_matchers('team=ml, severity=~"low|info"')))
+    assert 5_400_000 <= made.ends_at - made.starts_at + 5_000 <= 5_410_000
+    status, out, _ = airis_command(capsys, "silence", "list")
+    (line,) = [line for line in out.splitlines() if line.startswith(silence_id)]
+    until = iso(made.ends_at // 1000 * 1000).replace("+00:00", "Z")
+    assert line == f'{silence_id}  until {until}  team="ml", severity=~"low|info"  ana: a rollout'
+    assert airis_command(capsys, "silence", "expire", silence_id) == (0, "", "")
+    assert silence_id not in airis_command(capsys, "silence", "list")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("add", "team", "--comment", "x"), "'team' is no matcher"),
+        (("add", "a=b", "--for", "soon", "--comment", "x"), "'soon' is no duration"),
+        (("add", "a=", "--comment", "x"), "is no matcher"),
+        (("add", 'a=~".*"', "--comment", "x"), "it silences everything"),
+        (("add", "a=b", "--comment", ""), "/comment"),
+        (("expire", "none"), "there is no silence 'none'"),
+        (("list", "--conn-id", "unknown_hub"), "unknown_hub"),
+    ],
+)
+def test_the_command_says_what_is_wrong(airis, capsys, arguments, said):
+    status, out, err = airis_command(capsys, "silence", *arguments)
+    assert (status, out) == (1, "")
+    assert said in err
+    assert "Traceback" not in err

@@ -229,6 +229,8 @@ def check_airis(arguments: list[str], **_: Any) -> None:
         assert planned.first <= planned.last
     elif command == "routes":
         cli.parser().parse_args(arguments)
+    elif command == "silence":
+        assert cli.main(arguments) == 0
     elif rest and rest != ["airis_default"]:
         assert rest[0] in {system.default_conn_id for system in SYSTEMS}
     else:
