@@ -224,9 +224,14 @@ class ApiHook(BaseHook):
 
     async def asession(self) -> httpx2.AsyncClient:
         """A session for an event loop; the caller closes it."""
+        await self.aconnection()
+        return httpx2.AsyncClient(**self._session())
+
+    async def aconnection(self) -> Connection:
+        """The Airflow connection, looked up once; on an event loop, before anything that asks for it."""
         if "connection" not in self.__dict__:
             self.__dict__["connection"] = await self.aget_connection(self.conn_id)
-        return httpx2.AsyncClient(**self._session())
+        return self.connection
 
     def pages(
         self,

@@ -79,5 +79,6 @@ class AirisAlertTrigger(BaseEventTrigger):
         """Seconds until the dispatch wants to be woken anyway."""
         if self.system is None:
             return POLL_S
+        await hook.aconnection()
         due = (await hook.aplace(f"{hook.consumer}-due")).sequence
         return due / 1000 - time.time() if due else POLL_S
