@@ -11,13 +11,17 @@ import os
 import secrets
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 
+from airflow_provider_airis.hub.flow import chunks
 from airflow_provider_airis.hub.problems import Problem
 
 SCOPES = ("ingest", "read", "alerts", "admin")
+_FORM = "application/x-www-form-urlencoded"
 
 
 class Tokens:
@@ -71,16 +75,21 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def require(scope: str | None) -> Callable[[Request], None]:
+def require(scope: str | None, *, form: bool = False) -> Callable[[Request], None]:
     """A dependency that lets only tokens with a scope pass: 401 without a known token, 403 without the scope.
 
     Without one, any known token passes.
 
     Browsers may send the token as the password of HTTP Basic, but only to read: they send it without being asked.
+
+    :param form: take what a page's form sends, by Basic too, if its field ``form_key`` is :func:`form_key`; the fields
+        are the request's ``state.form`` then.
     """
 
     async def check(request: Request) -> None:
-        token = _sent(request)
+        token = sent(request)[1]
+        if _is_basic(request) and not form and request.method not in ("GET", "HEAD"):
+            token = ""
         scopes = request.app.state.tokens.scopes(token) if token else None
         if scopes is None:
             page = not request.url.path.startswith("/api/")
@@ -89,17 +98,44 @@ def require(scope: str | None) -> Callable[[Request], None]:
             raise Problem(401, detail, headers={"WWW-Authenticate": challenge})
         if scope is not None and scope not in scopes:
             raise Problem(403, f"the token lacks the scope {scope!r}")
+        if form:
+            request.state.form = await _form(request)
 
     return check  # type: ignore[return-value]
 
 
-def _sent(request: Request) -> str | None:
+def sent(request: Request) -> tuple[str, str]:
+    """The user's name, which is anybody's word, and the token of a request; empty if there is none."""
     kind, _, value = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
-        return value.strip()
-    if kind.lower() == "basic" and request.method in ("GET", "HEAD"):
-        try:
-            return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
-            return None
-    return None
+        return "", value.strip()
+    if kind.lower() == "basic":
+        with suppress(binascii.Error, UnicodeDecodeError):
+            user, _, token = base64.b64decode(value, validate=True).decode().partition(":")
+            return user, token
+    return "", ""
+
+
+def form_key(request: Request) -> str:
+    """What the forms of a page carry that was asked for with a token: no other site can read it, and send it."""
+    return hmac.digest(sent(request)[1].encode("utf-8", "surrogateescape"), b"form", "sha256").hex()
+
+
+def _is_basic(request: Request) -> bool:
+    return request.headers.get("authorization", "").lower().startswith("basic")
+
+
+async def _form(request: Request) -> dict[str, str]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _FORM:
+        raise Problem(415, f"Content-Type {kind!r} is not taken here: use {_FORM}")
+    content = b"".join([chunk async for chunk in chunks(request)])
+    try:
+        fields = dict(parse_qsl(content.decode(), keep_blank_values=True, max_num_fields=20))
+    except ValueError as error:
+        raise Problem(400, f"this is no form: {error}") from None
+    if not hmac.compare_digest(fields.pop("form_key", "").encode(), form_key(request).encode()):
+        raise Problem(
+            403, "the form is not from a page of this hub, or from one of before the token changed: reload it"
+        )
+    return fields

@@ -1,4 +1,4 @@
-"""The hub's pages, rendered on the server: ``/dashboard``, and per alert what every notification links to."""
+"""The hub's pages, rendered on the server: the overview, per alert what every notification links to, silences."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,15 +18,19 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from airflow_provider_airis.hub import format as fmt
-from airflow_provider_airis.hub import views
-from airflow_provider_airis.hub.auth import require
+from airflow_provider_airis.hub import routing, views
+from airflow_provider_airis.hub.auth import form_key, require, sent
 from airflow_provider_airis.hub.problems import Problem
+from airflow_provider_airis.hub.requests import from_store
 from airflow_provider_airis.hub.store import SeriesPoints, Store
-from airflow_provider_airis.records import iso
+from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.records import from_ms, iso
+from airflow_provider_airis.routes import parse_duration, parse_matchers
 
 MAX_ROWS = 50
 MAX_COUNTED = 1000
 MAX_RESOLVED = 8
+DURATIONS = {"30m": "30 min", "1h": "1 h", "4h": "4 h", "12h": "12 h", "1d": "1 day", "3d": "3 days", "7d": "7 days"}
 
 _HERE = Path(__file__).parent
 _STATIC = {
@@ -37,11 +42,16 @@ _VERSIONS = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in
 _NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 _HEADERS = _NOSNIFF | {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_TITLES = {401: "A token is needed", 403: "This token may not read", 404: "No such alert", 503: "The hub has no store"}
+_TITLES = {
+    401: "A token is needed",
+    403: "This token may not do that",
+    404: "No such alert",
+    503: "The hub has no store",
+}
 
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_HERE / "templates"),
@@ -102,10 +112,76 @@ async def dashboard(request: Request, alert: str = "") -> Response:
 
     def page() -> str:
         here, values = ("alert", _alert(store, alert, now)) if alert else ("overview", _overview(store, now))
-        return _render(f"{here}.html", here=here, now=now, version=request.app.version, **values)
+        return _render(f"{here}.html", here=here, now=now, **_known(request), **values)
 
-    content = await asyncio.get_running_loop().run_in_executor(request.app.state.readers, page)
-    return HTMLResponse(content, headers=_HEADERS)
+    return HTMLResponse(await from_store(request, page), headers=_HEADERS)
+
+
+def _known(request: Request) -> dict[str, Any]:
+    """What every page knows of who reads it."""
+    user, token = sent(request)
+    return {
+        "version": request.app.version,
+        "user": user,
+        "may_silence": "alerts" in request.app.state.tokens.scopes(token),
+        "form_key": form_key(request),
+        "durations": DURATIONS,
+    }
+
+
+@router.get("/silences", dependencies=[Depends(require("read"))])
+async def list_silences(request: Request) -> Response:
+    """The silences, and a form for a new one."""
+    return await _silences(request)
+
+
+@router.post("/silences", dependencies=[Depends(require("alerts", form=True))])
+async def change_silences(request: Request) -> Response:
+    """Make a silence, or end one, and lead back to where that was asked for."""
+    store: Store = request.app.state.store
+    form: dict[str, str] = request.state.form
+
+    def work(transaction: Transaction) -> None:
+        if "expire" in form:
+            routing.expire_silence(transaction, form["expire"])
+        else:
+            routing.put_silence(transaction, _wanted(form, transaction.now))
+
+    try:
+        await asyncio.wrap_future(store.submit(work))
+    except Problem as problem:
+        if problem.status != HTTPStatus.BAD_REQUEST:
+            raise
+        return await _silences(request, form, problem.detail)
+    alert = form.get("alert")
+    return RedirectResponse(f"dashboard?alert={quote(alert, safe='')}" if alert else "silences", HTTPStatus.SEE_OTHER)
+
+
+def _wanted(form: dict[str, str], now: int) -> routing.SilenceBody:
+    try:
+        matchers = parse_matchers(form.get("matchers", ""))
+        lasting = parse_duration(form.get("for", ""))
+    except ValueError as error:
+        raise Problem(400, str(error)) from None
+    return routing.SilenceBody(
+        matchers=[routing.SilenceMatcher.of(matcher) for matcher in matchers],
+        endsAt=from_ms(now + lasting),
+        createdBy=form.get("by", ""),
+        comment=form.get("comment", ""),
+    )
+
+
+async def _silences(request: Request, form: dict[str, str] | None = None, wrong: str = "") -> Response:
+    store: Store = request.app.state.store
+    now = time.time_ns() // 1_000_000
+
+    def page() -> str:
+        found = store.reading(lambda connection: routing.silences(connection, now))
+        opened = store.alerts(status=["firing", "acknowledged"], limit=MAX_COUNTED)
+        values = views.silences_page(found, opened)
+        return _render("silences.html", here="silences", now=now, form=form, wrong=wrong, **_known(request), **values)
+
+    return HTMLResponse(await from_store(request, page), 400 if wrong else 200, _HEADERS)
 
 
 def _overview(store: Store, now: int) -> dict[str, Any]:
@@ -113,8 +189,9 @@ def _overview(store: Store, now: int) -> dict[str, Any]:
     ended = store.alerts(status=["resolved"], limit=MAX_COUNTED)
     rows = [*sorted(opened, key=views.urgency)[:MAX_ROWS], *ended[:MAX_RESOLVED]]
     shown = [found for row in rows if (found := store.alert(row.id))]
+    silences = store.reading(lambda connection: routing.silences(connection, now))
     activity = store.activity(start=now - views.HOUR, end=now, step=views.ACTIVITY_STEP)
-    return {"rules": len(store.rules()), **views.overview(opened, ended, shown, activity, now)}
+    return {"rules": len(store.rules()), **views.overview(opened, ended, shown, activity, now, silences)}
 
 
 def _alert(store: Store, alert_id: str, now: int) -> dict[str, Any]:
@@ -146,7 +223,10 @@ def _alert(store: Store, alert_id: str, now: int) -> dict[str, Any]:
             for line in series:
                 line.points.pop()
             series = [line for line in series if line.points]
-    return views.alert_page(alert, series, now)
+    showings, silences = store.reading(
+        lambda connection: (routing.showings(connection, alert_id), routing.silences(connection, now))
+    )
+    return views.alert_page(alert, series, now, showings, silences)
 
 
 @router.get("/dashboard/static/{name:path}")

@@ -64,6 +64,11 @@ class SilenceMatcher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     isRegex: bool = False  # noqa: N815 (Alertmanager's)
     isEqual: bool = True  # noqa: N815
 
+    @classmethod
+    def of(cls, matcher: Matcher) -> SilenceMatcher:
+        """What the routes call so."""
+        return cls(matcher.name, matcher.value, "~" in matcher.operator, "!" not in matcher.operator)
+
     def record(self) -> Matcher:
         """The same in the routes' words.
 

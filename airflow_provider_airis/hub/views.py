@@ -5,13 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
+
+import msgspec
 
 from airflow_provider_airis.hub.alerts import AlertDetail, Transition
 from airflow_provider_airis.hub.format import duration, quantity, scale, sparkline
+from airflow_provider_airis.hub.routing import KnownSilence, Showing
 from airflow_provider_airis.hub.rules import Rule
 from airflow_provider_airis.hub.store import SeriesPoints, SourceActivity
-from airflow_provider_airis.records import Alert
+from airflow_provider_airis.records import Alert, to_ms
+from airflow_provider_airis.routes import Matcher, labels
+from airflow_provider_airis.routes.matching import match_all
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -20,6 +26,8 @@ ACTIVITY_STEP = 2 * MINUTE
 SILENT_AFTER = 30 * MINUTE
 MAX_SERIES = 6
 MAX_STEPS = 1500
+MAX_DELIVERIES = 50
+MAX_ENDED = 20
 _SEVERITIES = ("critical", "high", "medium", "warning", "low", "info")
 _TITLES = {
     "fired": "Fired",
@@ -53,6 +61,7 @@ def overview(
     shown: Sequence[AlertDetail],
     activity: Sequence[SourceActivity],
     now: int,
+    silences: Sequence[KnownSilence],
 ) -> dict[str, Any]:
     """The overview.
 
@@ -68,8 +77,8 @@ def overview(
             "acknowledged": sum(alert.status == "acknowledged" for alert in opened),
             "resolved": sum(now - alert.updated_at <= DAY for alert in ended),
         },
-        "active": [_row(alert) for alert in shown if alert.status != "resolved"],
-        "resolved": [_row(alert) for alert in shown if alert.status == "resolved"],
+        "active": [_row(alert, silences) for alert in shown if alert.status != "resolved"],
+        "resolved": [_row(alert, ()) for alert in shown if alert.status == "resolved"],
         "hidden": len(opened) - sum(alert.status != "resolved" for alert in shown),
         "sources": sources,
         "rate": round(sum(source["points"] for source in sources) / 60, 1),
@@ -77,10 +86,11 @@ def overview(
     }
 
 
-def _row(alert: AlertDetail) -> dict[str, Any]:
+def _row(alert: AlertDetail, silences: Sequence[KnownSilence]) -> dict[str, Any]:
     unit = _unit(alert)
     return {
         "alert": alert,
+        "silenced": bool(_silencing(alert, silences)),
         "value": quantity(alert.current_value, unit),
         "threshold": quantity(alert.threshold, unit),
         "comparator": _SIGNS[alert.rule.comparator] if alert.rule else "threshold",
@@ -131,7 +141,13 @@ def resolution(rule: Rule, start: int, end: int) -> tuple[int | None, str]:
     return least or None, "min" if rule.comparator.startswith("<") else "max"
 
 
-def alert_page(alert: AlertDetail, series: Sequence[SeriesPoints], now: int) -> dict[str, Any]:
+def alert_page(
+    alert: AlertDetail,
+    series: Sequence[SeriesPoints],
+    now: int,
+    showings: Sequence[Showing],
+    silences: Sequence[KnownSilence],
+) -> dict[str, Any]:
     """The page of an alert; ``series`` as :func:`resolution` wants them."""
     unit, rule = _unit(alert), alert.rule
     condition = ""
@@ -159,7 +175,76 @@ def alert_page(alert: AlertDetail, series: Sequence[SeriesPoints], now: int) -> 
             _entry(entry, before, unit) for before, entry in zip([None, *alert.history], alert.history, strict=False)
         ],
         "chart": _chart(alert, rule, unit, series, now) if rule and series else None,
+        "deliveries": _deliveries(alert, showings),
+        "silences": [] if ended else _silencing(alert, silences),
+        "matchers": _matchers(alert),
         "labels": [(name, text) for name, text in known.items() if text],
+    }
+
+
+def _deliveries(alert: AlertDetail, showings: Sequence[Showing]) -> list[dict[str, Any]]:
+    """Each state of an alert that a target was shown, what was sent last first, and what the ledger alone knows of."""
+    ledger = {(row.channel, row.target): row for row in alert.notifications}
+    rows = []
+    for showing in showings[:MAX_DELIVERIES]:
+        entry = showing.entry
+        now_shown = ledger.pop((entry.channel, entry.target), None)
+        rows.append(
+            {
+                "channel": entry.channel,
+                "target": entry.target,
+                "status": showing.status,
+                "reference": now_shown.reference if now_shown else "",
+                "receiver": entry.receiver,
+                "group": "" if entry.id == alert.id else entry.group.rpartition(":{")[2].removesuffix("}"),
+                "alone": entry.id == alert.id,
+                "at": showing.sent_at,
+            }
+        )
+    known = {"receiver": "", "group": "", "alone": False}
+    rows += [msgspec.structs.asdict(row) | known for row in ledger.values()]
+    return sorted(rows, key=itemgetter("at"), reverse=True)
+
+
+def _matchers(alert: AlertDetail) -> str:
+    """What fits an alert, and its like when it comes back, under another id or severity."""
+    its = labels(alert)
+    return ", ".join(str(Matcher(name, "=", its[name])) for name in sorted(its) if name not in ("alert_id", "severity"))
+
+
+def _silencing(alert: Alert, silences: Sequence[KnownSilence]) -> list[dict[str, Any]]:
+    its = labels(alert)
+    rows = [_silence(silence) for silence in silences if silence.status.state == "active"]
+    return [row for row in rows if match_all(row["matchers"], its)]
+
+
+def _silence(silence: KnownSilence) -> dict[str, Any]:
+    return {
+        "id": silence.id,
+        "matchers": [matcher.record() for matcher in silence.matchers],
+        "state": silence.status.state,
+        "from": to_ms(silence.startsAt),
+        "until": to_ms(silence.endsAt),
+        "by": silence.createdBy,
+        "comment": silence.comment,
+    }
+
+
+def silences_page(silences: Sequence[KnownSilence], opened: Collection[Alert]) -> dict[str, Any]:
+    """The page of the silences.
+
+    :param silences: those that have not ended, and those that have lately.
+    :param opened: all alerts that are firing or acknowledged.
+    """
+    its = [labels(alert) for alert in opened]
+    rows = [_silence(silence) for silence in silences]
+    for row in rows:
+        row["alerts"] = sum(match_all(row["matchers"], one) for one in its)
+    active = sum(row["state"] == "active" for row in rows)
+    return {
+        "headline": f"{active or 'No'} {'silence is' if active <= 1 else 'silences are'} active",
+        "silences": sorted((row for row in rows if row["state"] != "expired"), key=itemgetter("until")),
+        "ended": [row for row in rows if row["state"] == "expired"][:MAX_ENDED],
     }
 
 

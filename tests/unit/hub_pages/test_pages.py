@@ -150,7 +150,7 @@ def test_an_unknown_alert_is_a_page_that_leads_back(browser: httpx2.Client) -> N
 def test_pages_load_nothing_from_elsewhere_and_run_nothing_inline(
     hub: Hub, browser: httpx2.Client, fired: dict[str, Any]
 ) -> None:
-    for path in ("/dashboard", f"/dashboard?alert={fired['id']}", "/dashboard?alert=nope"):
+    for path in ("/dashboard", f"/dashboard?alert={fired['id']}", "/dashboard?alert=nope", "/silences"):
         answer = browser.get(path)
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
