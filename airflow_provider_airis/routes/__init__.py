@@ -14,6 +14,6 @@ from airflow_provider_airis.routes.tree import Integration, Problem, Receiver, R
 
 __all__ = [
     "Flush", "Group", "InhibitRule", "Integration", "LogKey", "Matcher", "Problem", "Receiver", "Route", "Routes",
-    "RoutesError", "Sent", "Shown", "Silence", "TimeInterval", "decide", "default_text", "folded", "format_duration", "groups",
-    "labels", "parse_duration", "parse_matchers", "plan",
+    "RoutesError", "Sent", "Shown", "Silence", "TimeInterval", "decide", "default_text", "folded", "format_duration",
+    "groups", "labels", "parse_duration", "parse_matchers", "plan",
 ]  # fmt: skip

@@ -205,14 +205,9 @@ def decide(
         else:
             members.append(alert)
             firing = firing or (last is not None and alert.status == last.status == "firing")
-            if last is None:
-                since.append(alert.timestamp)
-            elif last.status == SENDING:
-                interrupted = True
-            elif last.status == FAILED and last.at == alert.updated_at:
-                continue
-            elif alert.updated_at >= last.at and (alert.status, alert.updated_at) != (last.status, last.at):
-                since.append(alert.updated_at)
+            interrupted = interrupted or (last is not None and last.status == SENDING)
+            if (changed_at := _changed_at(alert, last)) is not None:
+                since.append(changed_at)
     due = now if interrupted else _due(group.route, sent if begun else None, since, firing)
     if due is not None and due <= now and not muted:
         alerts = tuple(members)
@@ -225,6 +220,14 @@ def decide(
         sent = Sent(sent.at, {alert_id: last for alert_id, last in shown.items() if alert_id not in resolved})
         return Flush(group, (), sent, following)
     return Flush(group, (), None, following)
+
+
+def _changed_at(alert: Alert, last: Shown | None) -> int | None:
+    """Since when there is something to say of an alert."""
+    if last is None:
+        return alert.timestamp
+    same = alert.updated_at == last.at and last.status in (alert.status, FAILED)
+    return None if same or alert.updated_at < last.at else alert.updated_at
 
 
 def _due(route: Route, sent: Sent | None, since: Collection[int], firing: bool) -> int | None:

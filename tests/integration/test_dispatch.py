@@ -18,9 +18,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
+from airflow_provider_airis.dispatch import limits as engine
 from airflow_provider_airis.errors import RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.operators import dispatch as engine
 from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
 from airflow_provider_airis.operators.pagerduty import AirisToPagerDutyOperator
 from airflow_provider_airis.records import Alert, Notification, iso
@@ -305,7 +305,8 @@ def test_a_connection_that_is_missing_is_waited_for_like_a_revoked_token(world, 
     assert len(world.events()) == 1
 
 
-def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_delivered(world):
+@pytest.mark.parametrize("mended", ["changed", "place set back"])
+def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_delivered(world, mended):
     ids = [world.fire() for _ in range(10)]
     invalid = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'severity' is wrong"]}
     world.stand_ins["pagerduty"].fault("enqueue", status=400, json=invalid)
@@ -316,9 +317,16 @@ def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_
     assert [event["data"]["status"] for event in world.events()] == ["firing"]
     assert world.place("pagerduty") == world.end()
     (failed,) = (i for i in ids if world.ledger(i)["pagerduty", TARGETS["pagerduty"]] == "failed")
-    world.change(failed, "acknowledge")
     run()
-    assert world.ledger(failed)["pagerduty", TARGETS["pagerduty"]] == "acknowledged"
+    assert world.ledger(failed)["pagerduty", TARGETS["pagerduty"]] == "failed"
+    if mended == "changed":
+        world.change(failed, "acknowledge")
+    else:
+        with AirisHook(system="pagerduty") as hub:
+            hub.commit(hub.consumer, 0, force=True)
+    run(linger_s=1.5)
+    assert world.ledger(failed)["pagerduty", TARGETS["pagerduty"]] == world.alert(failed)["status"]
+    assert len(world.seen("pagerduty")) == 10
 
 
 @pytest.mark.parametrize("error", [KeyError("gone"), RetryableError("it times out, always")])
@@ -436,11 +444,12 @@ def test_a_burst_of_a_thousand_alerts_is_shown_once_each(world, capsys):
 DIES = """
 import os, random, signal, sys, time
 system, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+from airflow_provider_airis.dispatch import limits, run
 from airflow_provider_airis.operators import deliver, dispatch, slack, pagerduty
 from airflow_provider_airis.hooks import airis, slack, pagerduty
 import airflow.providers.slack.hooks.slack, slack_sdk.errors
 chance = random.Random(seed)
-dispatch.GRACE_S = 0  # the one before is certainly dead
+limits.GRACE_S = 0  # the one before is certainly dead
 print("ready", flush=True)
 end = time.monotonic() + seconds
 deaths = 0

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import TaskSuccessEvent
 
+from airflow_provider_airis.dispatch import limits as engine
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.operators import dispatch as engine
 from airflow_provider_airis.routes import parse_matchers
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
 from sandbox.faults import Fault, FaultProxy
@@ -147,7 +147,7 @@ def test_an_acknowledged_group_is_edited(world, routes):  # noqa: F811
     for alert_id in ids:
         world.change(alert_id, "acknowledge")
     run("slack", linger_s=2)
-    assert [kind for kind, _ in world.seen("slack")][0] == "message"
+    assert next(kind for kind, _ in world.seen("slack")) == "message"
     assert {kind for kind, _ in world.seen("slack")[1:]} == {"update"}
     assert told(world) == {"acknowledged": 3}
 

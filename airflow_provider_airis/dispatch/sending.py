@@ -1,0 +1,194 @@
+"""Sending one group to one target, and writing down before and after what it is shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from airflow_provider_airis.catalog import System
+from airflow_provider_airis.dispatch import limits
+from airflow_provider_airis.dispatch.lanes import Item, Lane
+from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.operators.deliver import AirisToOperator, notification_failed
+from airflow_provider_airis.records import Alert, LogEntry, Notification, Shown
+from airflow_provider_airis.routes import folded
+from airflow_provider_airis.routes.groups import FAILED, SENDING
+
+if TYPE_CHECKING:
+    from airflow_provider_airis.dispatch.state import State
+    from airflow_provider_airis.hooks.airis import AirisHook
+
+
+class Outcome(NamedTuple):
+    """What became of a delivery: what the log now says, or an error that is the ``hub``'s or the ``receiver``'s.
+
+    :param failed: why the group was given up.
+    """
+
+    entry: LogEntry | None = None
+    sent: int = 0
+    error: AirisError | None = None
+    whose: Literal["hub", "receiver"] = "receiver"
+    failed: str = ""
+
+
+class NotTakenError(Exception):
+    """The receiver did not take a group, for this reason."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error if isinstance(error, AirisError) else _permanent(error)
+
+
+def _permanent(error: Exception) -> PermanentError:
+    return error if isinstance(error, PermanentError) else PermanentError(f"{type(error).__name__}: {error}")
+
+
+class Sender:
+    """Sends for one run, from several threads."""
+
+    def __init__(self, hub: AirisHook, row: System, state: State, stopped: threading.Event) -> None:
+        self.hub = hub
+        self.row = row
+        self.state = state
+        self.stopped = stopped
+        self.given_up = False
+        self._lock = threading.Lock()
+
+    def superseded(self) -> bool:
+        """Whether another run has taken over: this one was given up for dead."""
+        if self.hub.place(f"{self.hub.consumer}-at-work").updated_at != self.state.turn:
+            self.given_up = True
+            self.stopped.set()
+        return self.given_up
+
+    def deliver(self, item: Item, lane: Lane, known: LogEntry | None, refused: bool) -> Outcome:
+        """Show what a group is now.
+
+        :param known: what the log says of it.
+        :param refused: the target has refused everything: see first whether it has been mended.
+        """
+        try:
+            if item.unwritten:
+                entry = item.unwritten
+                self._write(entry)
+                item.unwritten = None
+                return Outcome(entry, 1)
+            if refused:
+                self._check(lane)
+            if self.superseded():
+                return Outcome(error=RetryableError("Another run has taken over"), whose="hub")
+            return self._deliver(item, lane, known)
+        except NotTakenError as error:
+            return Outcome(error=error.error)
+        except RetryableError as error:
+            return Outcome(error=error, whose="hub")
+
+    def _deliver(self, item: Item, lane: Lane, known: LogEntry | None) -> Outcome:
+        sent = item.flush.sent
+        assert sent is not None
+        if not item.flush.alerts:
+            assert known is not None
+            entry = replace(known, alerts=sent.alerts)
+            self._write(entry)
+            return Outcome(entry)
+        changed = item.changed(known)
+        alert = folded(item.flush.group, item.flush.alerts)
+        if known and known.id:
+            alert = replace(alert, id=known.id)
+        if not changed:
+            alert = replace(alert, updated_at=sent.at)  # a repetition, which a receiver is to take for new
+        again = item.again or not self.state.keeps_log
+        if known:
+            again |= not known.reference or any(shown.status == SENDING for shown in known.alerts.values())
+        entry = self._begin(item, known, alert, changed)
+        try:
+            reference = self._send(item, lane, alert, entry.reference or None, again=again)
+        except NotTakenError as error:
+            return Outcome(entry, error=error.error)
+        except AirisError as error:
+            return self._give_up(entry, alert, changed, error)
+        self.hub.log.info("%s (%s) shows %s as %s", self.row.title, lane.target, alert.id, alert.status)
+        item.unwritten = entry = replace(entry, reference=reference or "", at=self._now(), alerts=sent.alerts)
+        self._write(entry)
+        item.unwritten = None
+        return Outcome(entry, 1 if reference is not None else 0)
+
+    def _send(self, item: Item, lane: Lane, alert: Alert, reference: str | None, *, again: bool) -> str | None:
+        """Send.
+
+        :raises NotTakenError: it, or everything, is to wait.
+        :raises AirisError: the group is given up.
+        """
+        url = self.hub.dashboard_url(item.flush.alerts[0].id)
+        try:
+            return self._operator(lane).send(alert, reference, url=url, again=again)
+        except RetryableError as error:
+            if item.failures < limits.MOST_FAILURES:
+                raise NotTakenError(error) from error
+            raise
+        except Exception as error:
+            refusal = _permanent(error)
+            if lane.routed and lane.operator.refuses_all(refusal):
+                raise NotTakenError(refusal) from error
+            raise refusal from error
+
+    def _now(self) -> int:
+        return round(time.time() * 1000) + self.state.skew
+
+    def _begin(self, item: Item, known: LogEntry | None, alert: Alert, changed: dict[str, Shown]) -> LogEntry:
+        """Write down what is about to be sent, so that who comes after a crash looks before sending it again."""
+        key = item.flush.group.key
+        entry = known or LogEntry(
+            group=key.group,
+            receiver=key.receiver,
+            channel=key.channel,
+            target=key.target,
+            id=alert.id,
+            reference="",
+            at=self._now(),
+            alerts={},
+        )
+        entry = replace(entry, alerts=entry.alerts | {i: Shown(SENDING, shown.at) for i, shown in changed.items()})
+        if known is None or entry.alerts != known.alerts:
+            self._write(entry)
+        return entry
+
+    def _write(self, entry: LogEntry) -> None:
+        if self.state.keeps_log:
+            self.hub.log_notifications([entry])
+            return
+        for alert_id, shown in entry.alerts.items():
+            if shown.status != SENDING:
+                row = Notification(entry.channel, entry.target, entry.reference, shown.status, shown.at)
+                self.hub.record_notification(alert_id, row)
+
+    def _check(self, lane: Lane) -> None:
+        """Ask a target that has refused everything, with its connection looked up anew."""
+        lane.operator.close()
+        try:
+            self._operator(lane).hook.check()
+        except Exception as error:
+            raise NotTakenError(error) from error
+
+    def _operator(self, lane: Lane) -> AirisToOperator:
+        with self._lock, suppress(Exception):
+            lane.operator.hook  # noqa: B018  made here, so that the threads share one
+        return lane.operator
+
+    def _give_up(self, entry: LogEntry, alert: Alert, changed: dict[str, Shown], error: AirisError) -> Outcome:
+        """Write down that nobody was told, and say so at the hub."""
+        self.hub.log.error("Alert %s is not delivered: %s", alert.id, error)
+        failed = {alert_id: Shown(FAILED, shown.at) for alert_id, shown in changed.items()}
+        entry = replace(entry, at=self._now(), alerts=entry.alerts | failed)
+        data = {"alert_id": alert.id, "target": entry.target, "status": alert.status, "error": str(error)}
+        key = f"{alert.id}/{self.row.stem}/{entry.target}/{alert.updated_at}"
+        try:
+            self._write(entry)
+            self.hub.event(notification_failed(self.row.stem, key, alert.updated_at, data))
+        except PermanentError as unreported:
+            self.hub.log.warning("The hub does not know that this delivery has failed: %s", unreported)
+        return Outcome(entry, failed=f"alert {alert.id}: {error}")
