@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from airflow.sdk import conf
 
 from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.errors import PermanentError
 
 if TYPE_CHECKING:
     from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
@@ -25,6 +27,17 @@ def option(stem: str, name: str) -> str:
 def options(stem: str, name: str) -> list[str]:
     """An option that lists several values, separated by commas."""
     return [value.strip() for value in option(stem, name).split(",") if value.strip()]
+
+
+def json_option(stem: str, name: str) -> dict[str, Any]:
+    """An option that holds a JSON object.
+
+    :raises PermanentError: it holds something else.
+    """
+    try:
+        return msgspec.json.decode(option(stem, name) or "{}", type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise PermanentError(f"{name} in section [airis_{stem}] is not a JSON object ({error})") from error
 
 
 def sync_schedule(stem: str) -> DelayedCronDataIntervalTimetable:

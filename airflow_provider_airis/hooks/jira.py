@@ -10,6 +10,7 @@ import httpx2
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.base import ApiHook
+from airflow_provider_airis.settings import json_option
 
 API = "/rest/api/2"
 COMMENTS = 100
@@ -90,7 +91,8 @@ class JiraHook(ApiHook):
         self.request("POST", path, json={"transition": {"id": fits[0]["id"]}, **fields})
 
     def check(self) -> str:
-        """Ask Jira who the token belongs to; returns what to tell the user."""
+        """Ask Jira who the token belongs to, and read the options; returns what to tell the user."""
+        json_option("jira", "fields")
         answer = self.decode(self.request("GET", f"{API}/myself", retry=False), dict[str, Any])
         return f"{self.hook_name} at {self.base_url} knows the token as {answer.get('displayName')}"
 

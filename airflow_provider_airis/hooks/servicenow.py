@@ -10,6 +10,7 @@ import msgspec
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.base import ApiHook
+from airflow_provider_airis.settings import json_option
 
 TABLE = "/api/now/table/incident"
 
@@ -79,7 +80,8 @@ class ServiceNowHook(ApiHook):
         return self.decode(self.request("PATCH", self._path_of(sys_id), params=_ASKED, json=fields), _One).result
 
     def check(self) -> str:
-        """Read one incident's id; returns what to tell the user."""
+        """Read one incident's id, and the options; returns what to tell the user."""
+        json_option("servicenow", "fields")
         params = {"sysparm_fields": "sys_id", "sysparm_limit": 1}
         self.decode(self.request("GET", TABLE, params=params, retry=False), _Many)
         return f"{self.hook_name} at {self.base_url} accepts the credentials, and lets them read incidents"

@@ -12,7 +12,7 @@ from email.utils import format_datetime, formataddr, parseaddr
 from typing import Any, ClassVar
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
+from airflow_provider_airis.operators.deliver import AirisToOperator, cut
 from airflow_provider_airis.records import Alert, from_ms, iso
 
 SUBJECT_CHARS = 200
@@ -117,11 +117,8 @@ class AirisToEmailOperator(AirisToOperator):
         No server tells whether it has sent a mail: after a try whose answer was lost there are two, of one
         ``Message-ID``, which many mailboxes show once.
         """
-        from airflow_provider_airis.hooks.email import EmailHook
-
-        hook = EmailHook(self.smtp_conn_id, timeout=TIMEOUT_S, retries=1)
-        message = mail(alert, url, sender=hook.sender, to=self.target, first=reference)
-        hook.send(message)
+        message = mail(alert, url, sender=self.hook.sender, to=self.target, first=reference)
+        self.hook.send(message)
         return reference or str(message["Message-ID"])
 
 

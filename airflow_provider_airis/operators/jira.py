@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
-from airflow_provider_airis.operators.tickets import described, json_option
+from airflow_provider_airis.operators.deliver import AirisToOperator, cut
+from airflow_provider_airis.operators.tickets import described
 from airflow_provider_airis.records import Alert
-from airflow_provider_airis.settings import option
+from airflow_provider_airis.settings import json_option, option
 
 SUMMARY_CHARS = 255
 LABEL_CHARS = 255
@@ -91,22 +91,21 @@ class AirisToJiraOperator(AirisToOperator):
 
         An issue that was deleted is created anew, but not for its end.
         """
-        from airflow_provider_airis.hooks.jira import JiraHook, is_done
+        from airflow_provider_airis.hooks.jira import is_done
 
-        with JiraHook(self.jira_conn_id, timeout=TIMEOUT_S, retries=1) as hook:
-            key = reference or (hook.find(self.target, label(alert)) if again else None)
-            found = hook.get(key) if key else None
-            if key is None or found is None:
-                if alert.status == "resolved":
-                    return reference
-                more = json_option(self.system, "fields") if self.fields is None else self.fields
-                kind = self._option("issue_type")
-                return hook.create({**issue(alert, url, project=self.target, issue_type=kind), **more})
-            told = [str(found.get("description") or ""), *hook.comments(key)]
-            if not any(mark(alert) in said for said in told):
-                hook.comment(key, text(alert, url))
-            if alert.status == "resolved" and not is_done(found.get("status") or {}):
-                hook.transition(key, self._option("resolve_transition"), resolution=self._option("resolution"))
+        key = reference or (self.hook.find(self.target, label(alert)) if again else None)
+        found = self.hook.get(key) if key else None
+        if key is None or found is None:
+            if alert.status == "resolved":
+                return reference
+            more = json_option(self.system, "fields") if self.fields is None else self.fields
+            kind = self._option("issue_type")
+            return str(self.hook.create({**issue(alert, url, project=self.target, issue_type=kind), **more}))
+        told = [str(found.get("description") or ""), *self.hook.comments(key)]
+        if not any(mark(alert) in said for said in told):
+            self.hook.comment(key, text(alert, url))
+        if alert.status == "resolved" and not is_done(found.get("status") or {}):
+            self.hook.transition(key, self._option("resolve_transition"), resolution=self._option("resolution"))
         return key
 
     def _option(self, name: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
-from airflow_provider_airis.operators.tickets import described, json_option
+from airflow_provider_airis.operators.deliver import AirisToOperator, cut
+from airflow_provider_airis.operators.tickets import described
 from airflow_provider_airis.records import Alert
-from airflow_provider_airis.settings import option
+from airflow_provider_airis.settings import json_option, option
 
 SHORT_CHARS = 160
 TEXT_CHARS = 4_000
@@ -87,22 +87,19 @@ class AirisToServiceNowOperator(AirisToOperator):
 
         An incident that somebody has closed is left alone; one that was deleted is created anew, but not for its end.
         """
-        from airflow_provider_airis.hooks.servicenow import ServiceNowHook
-
-        with ServiceNowHook(self.target, timeout=TIMEOUT_S, retries=1) as hook:
-            found = None
-            if reference:
-                found = hook.get(reference.rpartition(":")[2])
-            elif again:
-                found = hook.find(correlation_id(alert))
-            if found is None:
-                if alert.status == "resolved":
-                    return reference
-                more = json_option(self.system, "fields") if self.fields is None else self.fields
-                found = hook.create({**incident(alert, url), **more})
-            elif found.state in CLOSED or (found.state == RESOLVED and alert.status == "resolved"):
-                self.log.info("Incident %s of alert %s is over already", found.number, alert.id)
-            elif found.correlation_display != state(alert):
-                code = option(self.system, "close_code") if self.close_code is None else self.close_code
-                hook.update(found.sys_id, change(alert, url, close_code=code))
+        found = None
+        if reference:
+            found = self.hook.get(reference.rpartition(":")[2])
+        elif again:
+            found = self.hook.find(correlation_id(alert))
+        if found is None:
+            if alert.status == "resolved":
+                return reference
+            more = json_option(self.system, "fields") if self.fields is None else self.fields
+            found = self.hook.create({**incident(alert, url), **more})
+        elif found.state in CLOSED or (found.state == RESOLVED and alert.status == "resolved"):
+            self.log.info("Incident %s of alert %s is over already", found.number, alert.id)
+        elif found.correlation_display != state(alert):
+            code = option(self.system, "close_code") if self.close_code is None else self.close_code
+            self.hook.update(found.sys_id, change(alert, url, close_code=code))
         return f"{found.number}:{found.sys_id}"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator, cut
+from airflow_provider_airis.operators.deliver import AirisToOperator, cut
 from airflow_provider_airis.records import Alert, iso
 
 VERSION = "1.4"
@@ -83,12 +83,9 @@ class AirisToTeamsOperator(AirisToOperator):
 
         Teams keeps nothing by which a repetition could be told: after a try whose answer was lost, there are two.
         """
-        from airflow_provider_airis.hooks.teams import TeamsHook
-
         if again and reference is None:
             self.log.warning("An earlier try may have posted the card of alert %s; it is posted again", alert.id)
-        with TeamsHook(self.target, timeout=TIMEOUT_S, retries=1) as hook:
-            hook.post_card(card(alert, url, follows=reference))
+        self.hook.post_card(card(alert, url, follows=reference))
         return reference or iso(time.time_ns() // 1_000_000)
 
 

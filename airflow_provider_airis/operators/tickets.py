@@ -1,16 +1,11 @@
-"""What the operators of ticket systems share: an alert in words, and fields from ``airflow.cfg``."""
+"""What the operators of ticket systems share: an alert in words."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
-import msgspec
-
-from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.operators.deliver import cut
 from airflow_provider_airis.records import Alert, iso
-from airflow_provider_airis.settings import option
 
 FIELD_CHARS = 300
 _TITLES = {"firing": "{} Alert", "acknowledged": "{} Alert (acknowledged)", "resolved": "Resolved: {} Alert"}
@@ -35,17 +30,6 @@ def described(alert: Alert, url: str, most: int) -> str:
     lines += [f"{name}: {cut(' '.join(value.split()), FIELD_CHARS)}" for name, value in fields.items()]
     head, tail = _clean("\n".join(lines) + "\n\n"), f"\n\nDashboard: {url}"
     return f"{head}{cut(_clean(alert.description) or 'N/A', max(1, most - len(head) - len(tail)))}{tail}"
-
-
-def json_option(stem: str, name: str) -> dict[str, Any]:
-    """An option of the section ``[airis_<stem>]`` that holds a JSON object.
-
-    :raises PermanentError: it holds something else.
-    """
-    try:
-        return msgspec.json.decode(option(stem, name) or "{}", type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise PermanentError(f"{name} in section [airis_{stem}] is not a JSON object") from error
 
 
 def _clean(value: str) -> str:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from airflow_provider_airis.operators.deliver import TIMEOUT_S, AirisToOperator
+from airflow_provider_airis.operators.deliver import AirisToOperator
 from airflow_provider_airis.records import Alert, ChangeType
 
 _CHANGES: dict[str, ChangeType] = {"acknowledged": "acknowledged", "resolved": "resolved"}
@@ -51,8 +51,5 @@ class AirisToWebhookOperator(AirisToOperator):
 
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:  # noqa: ARG002
         """Post the change; returns its key."""
-        from airflow_provider_airis.hooks.webhook import WebhookHook
-
-        with WebhookHook(self.target, timeout=TIMEOUT_S, retries=1) as hook:
-            hook.send(body(alert, url, shown=reference is not None), key=key(alert))
+        self.hook.send(body(alert, url, shown=reference is not None), key=key(alert))
         return key(alert)

@@ -7,10 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.servicenow import ServiceNowHook
 from airflow_provider_airis.operators.servicenow import change, correlation_id, incident
-from airflow_provider_airis.operators.tickets import json_option
 from airflow_provider_airis.records import Alert
 from sandbox.servicenow import FIELDS
 
@@ -100,7 +98,9 @@ def test_an_incident_of_another_correlation_id_is_none(httpserver, connect):
     assert request.headers["Authorization"] == "Bearer token"
 
 
-def test_fields_that_are_no_object_are_said_so(monkeypatch):
+def test_a_check_says_which_option_is_no_object_and_asks_nobody(monkeypatch, connect):
     monkeypatch.setenv("AIRFLOW__AIRIS_SERVICENOW__FIELDS", "[1]")
-    with pytest.raises(PermanentError, match=r"fields in section \[airis_servicenow\] is not a JSON object"):
-        json_option("servicenow", "fields")
+    connect("servicenow_default", conn_type="servicenow", host="http://127.0.0.1:9", password="token")
+    works, told = ServiceNowHook().test_connection()
+    assert not works
+    assert "fields in section [airis_servicenow] is not a JSON object (Expected `object`, got `array`)" in told
