@@ -93,6 +93,7 @@ def run() -> dict[str, Any]:
                 ingest = _ingest(client, server.process.pid, load)
                 again = _ingest(client, server.process.pid, load[: len(load) // 4])
                 single = _single(client)
+                log = _log(client)
         size = sum(path.stat().st_size for path in Path(folder).glob("hub.db*"))
     points = ingest["points"]
     figures = {
@@ -104,9 +105,11 @@ def run() -> dict[str, Any]:
         "disk_bytes_per_point": round(size / points, 1),
         "single_call_p50_ms": single["p50"],
         "single_call_p99_ms": single["p99"],
+        f"ledger_{CALLS}_calls_ms": log["calls"],
+        f"notification_log_{CALLS}_entries_one_call_ms": log["one_call"],
     }
     for name, figure in figures.items():
-        print(f"{name:32} {figure:>12,}")
+        print(f"{name:44} {figure:>12,}")
     return figures
 
 
@@ -136,6 +139,38 @@ def _single(client: httpx2.Client) -> dict[str, float]:
         client.post("/api/v1/metrics/ingest", json=body).raise_for_status()
         took.append((time.perf_counter() - started) * 1000)
     return {"p50": round(median(took), 2), "p99": round(sorted(took)[int(len(took) * 0.99)], 2)}
+
+
+def _log(client: httpx2.Client) -> dict[str, float]:
+    """The ledger of as many alerts: a call each, and with the log in a single call, the median of five."""
+    ids = [
+        client.post("/api/v1/alerts", json={"name": "drift", "severity": "low", "fingerprint": str(call)}).json()["id"]
+        for call in range(CALLS)
+    ]
+    started = time.perf_counter()
+    for alert_id in ids:
+        body = {"reference": alert_id, "status": "firing", "at": 1}
+        client.put(f"/api/v1/alerts/{alert_id}/notifications/slack/alerts", json=body).raise_for_status()
+    calls = time.perf_counter() - started
+    took = []
+    for turn in range(5):
+        entries = [
+            {
+                "group": f'{{}}:{{alert_id="{alert_id}"}}',
+                "receiver": "slack",
+                "channel": "slack",
+                "target": "alerts",
+                "id": alert_id,
+                "reference": alert_id,
+                "at": turn,
+                "alerts": {alert_id: {"status": "firing", "at": turn}},
+            }
+            for alert_id in ids
+        ]
+        started = time.perf_counter()
+        client.put("/api/v1/notification-log", json={"entries": entries}).raise_for_status()
+        took.append(time.perf_counter() - started)
+    return {"calls": round(calls * 1000), "one_call": round(median(took) * 1000)}
 
 
 def _cpu_s(pid: int) -> float:
