@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_airis.records import Alert
-from airflow_provider_airis.routes import Flush, LogKey, Matcher, Routes, Sent, Shown, Silence, plan
+from airflow_provider_airis.routes import Flush, LogKey, Matcher, Routes, Sent, Shown, Silence, folded, plan
 
 S = 1000
 M = 60 * S
@@ -383,3 +383,52 @@ receivers: [{name: a, slack_configs: [{}]}, {name: b, slack_configs: [{}], pager
             # An incident goes on when the severity comes down to one that triggers none.
             assert len(told[one.id, "pagerduty"]) <= 1
             assert told[one.id, "pagerduty"] or one.severity != "high"
+
+
+def shown(*alerts: Alert) -> Alert:
+    place = Place()
+    place.ask(60 * S, *alerts)
+    ((_, flush),) = place.messages
+    return folded(flush.group, flush.alerts)
+
+
+def test_a_group_is_shown_as_one_alert_that_stands_for_all() -> None:
+    one = alert("1", severity="info", model_id="m", environment="prod", tags={"team": "t", "zone": "a"}, at=5)
+    two = alert("2", "acknowledged", severity="critical", model_id="m", at=7, fired=3, name="y", acknowledged_by="ada")
+    both = shown(one, two)
+    assert both.id.startswith("group-")
+    assert (both.status, both.severity, both.model_id, both.environment) == ("firing", "critical", "m", None)
+    assert (both.name, both.tags, both.timestamp, both.updated_at) == ("2 alerts: team=t", {"team": "t"}, 0, 7)
+    assert both.description == (
+        "• info: x (m, prod), since 1970-01-01T00:00:00Z\n"
+        "• critical: y (m), since 1970-01-01T00:00:00Z, acknowledged by ada"
+    )
+    assert both.acknowledged_by is None
+    assert shown(two).acknowledged_by == "ada"
+    assert shown(two).status == "acknowledged"
+
+
+def test_what_a_group_is_known_by_stays_while_its_oldest_alert_does() -> None:
+    one, two = alert("1"), alert("2", fired=1)
+    assert shown(one).id == shown(one, two).id != shown(two).id
+
+
+def test_an_alert_by_itself_is_shown_as_it_is() -> None:
+    place = Place(Routes.parse(FILE.replace("[team]", "[alert_id]")))
+    place.ask(30 * S, alert("1"))
+    ((_, flush),) = place.messages
+    assert folded(flush.group, flush.alerts) == alert("1")
+
+
+def test_what_may_have_been_sent_is_sent_at_once_and_what_was_refused_with_its_next_change() -> None:
+    place = Place()
+    place.ask(30 * S, alert("1"))
+    (key,) = place.log
+    place.log[key] = Sent(30 * S, {"1": Shown("sending", 0)})
+    place.ask(31 * S)
+    assert [at for at, _ in place.messages] == [30 * S, 31 * S]
+    place.log[key] = Sent(31 * S, {"1": Shown("failed", 0)})
+    assert place.ask(10 * H) is None
+    place.ask(11 * H, alert("1", "acknowledged", at=11 * H))
+    place.ask(11 * H + 5 * M)
+    assert place.told[-1][1] == {"1": "acknowledged"}
