@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -30,7 +30,9 @@ from airflow_provider_airis.records import (
     from_ms,
     to_ms,
 )
-from airflow_provider_airis.routes.matching import Matcher, Operator, Silence
+
+if TYPE_CHECKING:
+    from airflow_provider_airis.routes.matching import Matcher, Operator, Silence
 
 SYNC_USERS = 1_000
 LOG_ENTRIES = 1_000
@@ -68,6 +70,8 @@ class _Silence(msgspec.Struct):
     status: dict[str, str]
 
     def record(self) -> Silence:
+        from airflow_provider_airis.routes.matching import Matcher, Silence
+
         operators: tuple[Operator, ...] = ("!=", "=", "!~", "=~")
         matchers = tuple(Matcher(m.name, operators[2 * m.isRegex + m.isEqual], m.value) for m in self.matchers)
         return Silence(matchers, to_ms(self.startsAt), to_ms(self.endsAt), self.createdBy, self.comment, self.id)
@@ -273,15 +277,28 @@ class AirisHook(ApiHook):
     def alerts(
         self,
         *,
-        status: AlertStatus | None = None,
+        status: AlertStatus | Sequence[AlertStatus] | None = None,
         severity: AlertSeverity | None = None,
         model_id: str | None = None,
+        fingerprint: str | None = None,
         limit: int = 500,
     ) -> Iterator[Alert]:
         """Yield the alerts, newest first, ``limit`` a page."""
-        params = {"status": status, "severity": severity, "model_id": model_id, "limit": limit}
-        for alert in self.pages(f"{API}/alerts", params=params, items="alerts"):
-            yield self._converted(alert, Alert)
+        params = {"status": status, "severity": severity, "model_id": model_id, "fingerprint": fingerprint}
+        for found in self.pages(f"{API}/alerts", params=params | {"limit": limit}, items="alerts"):
+            alert = self._converted(found, Alert)
+            # A hub may not know this parameter.
+            if fingerprint in (None, alert.fingerprint):
+                yield alert
+
+    def fire(self, name: str, severity: AlertSeverity, **fields: Any) -> Alert:
+        """Raise an alert; the same ``fingerprint`` while one is open updates that one.
+
+        :param fields: any of ``description``, ``source``, ``model_id``, ``environment``, ``alert_type``, ``threshold``,
+            ``current_value``, ``tags`` and ``fingerprint``, which follows from the others unless given.
+        """
+        body = {"name": name, "severity": severity, **fields}
+        return self.decode(self.request("POST", f"{API}/alerts", json=body, retry="fingerprint" in fields), Alert)
 
     def alert(self, alert_id: str) -> Alert:
         """One alert as it is now."""
@@ -292,9 +309,10 @@ class AirisHook(ApiHook):
         path = f"{API}/alerts/{quote(alert_id, safe='')}/acknowledge"
         self.request("POST", path, json={"by": by, "comment": comment}, retry=True)
 
-    def resolve(self, alert_id: str) -> None:
+    def resolve(self, alert_id: str, by: str | None = None, comment: str | None = None) -> None:
         """Resolve an alert; doing it again changes nothing."""
-        self.request("POST", f"{API}/alerts/{quote(alert_id, safe='')}/resolve", json={}, retry=True)
+        body = {name: value for name, value in (("by", by), ("comment", comment)) if value}
+        self.request("POST", f"{API}/alerts/{quote(alert_id, safe='')}/resolve", json=body, retry=True)
 
     def record_notification(self, alert_id: str, notification: Notification) -> None:
         """Write into the ledger where an alert was sent, under which reference, and in which state."""
@@ -439,6 +457,26 @@ class AirisHook(ApiHook):
         body = {"sequence": sequence, "force": True} if force else {"sequence": sequence}
         response = self.request("PUT", f"{API}/consumers/{quote(consumer, safe='')}", json=body)
         return self.decode(response, Place) if response.content else Place(sequence)
+
+    async def acommit(self, consumer: str, sequence: int) -> None:
+        """As :meth:`commit`, from an event loop; only forward."""
+        path = f"{API}/consumers/{quote(consumer, safe='')}"
+        async with await self.asession() as client:
+            await self.arequest(client, "PUT", path, json={"sequence": sequence})
+
+    async def aend(self) -> int:
+        """The last sequence of the change feed, found by halving, as no answer names it; 0 if nothing ever changed."""
+
+        async def is_behind(sequence: int) -> bool:
+            return bool((await self.achanges(after=sequence, limit=1))[0])
+
+        low, high = 0, 1
+        while await is_behind(high):
+            low, high = high + 1, 2 * high
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if await is_behind(middle) else (low, middle)
+        return low
 
     def query(
         self,

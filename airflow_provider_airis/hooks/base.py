@@ -207,10 +207,11 @@ class ApiHook(BaseHook):
         path: str,
         *,
         params: Mapping[str, Any] | None = None,
+        json: Any = None,
         timeout: float | None = None,
     ) -> httpx2.Response:
-        """Send a request without a body from an event loop, on a client of :meth:`asession`; as :meth:`request`."""
-        request = self._build(client, method, path, params, None, None, None, timeout)
+        """Send a request from an event loop, on a client of :meth:`asession`; as :meth:`request`."""
+        request = self._build(client, method, path, params, json, None, None, timeout)
 
         async def attempt() -> httpx2.Response:
             try:

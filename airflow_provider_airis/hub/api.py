@@ -305,6 +305,7 @@ async def list_alerts(
     status: Annotated[list[AlertStatus], Query()] = [],  # noqa: B006
     severity: Annotated[list[AlertSeverity], Query()] = [],  # noqa: B006
     model_id: str | None = None,
+    fingerprint: str | None = None,
     cursor: str | None = None,
     limit: _Limit = 100,
 ) -> Response:
@@ -313,7 +314,14 @@ async def list_alerts(
     before = place_behind(cursor, tuple[int, str])
     found = await from_store(
         request,
-        lambda: store.alerts(status=status, severity=severity, model_id=model_id, before=before, limit=limit + 1),
+        lambda: store.alerts(
+            status=status,
+            severity=severity,
+            model_id=model_id,
+            fingerprint=fingerprint,
+            before=before,
+            limit=limit + 1,
+        ),
     )
     page = found[:limit]
     return _answer(AlertsPage(page, cursor_of(page[-1].timestamp, page[-1].id) if len(found) > limit else None))

@@ -336,6 +336,7 @@ class Store:
         status: Collection[str] = (),
         severity: Collection[str] = (),
         model_id: str | None = None,
+        fingerprint: str | None = None,
         before: tuple[int, str] | None = None,
         limit: int = 100,
     ) -> list[Alert]:
@@ -351,6 +352,8 @@ class Store:
             conditions.append(table.severity.in_(severity))
         if model_id is not None:
             conditions.append(table.model_id == model_id)
+        if fingerprint is not None:
+            conditions.append(table.fingerprint == fingerprint)
         if before is not None:
             timestamp, alert_id = before
             same = and_(table.timestamp == timestamp, table.id < alert_id)
