@@ -103,13 +103,7 @@ class VertexAIToAirisOperator(ToAirisOperator):
             project = hook.project_id
             if window.start == window.end:
                 return
-            # Seconds until a point is visible for certain; None if that could not be read.
-            delays: dict[str, int] | None = None
-            try:
-                delays = {found.type: _visible_after(found.metadata) for found in hook.metric_descriptors()}
-            except PermanentError as error:
-                # One that passes fails the task: every call that follows would wait as long, in vain.
-                self.failures[f"{project}/ListMetricDescriptors"] = error
+            delays = self._delays(hook)
             names = self._names(hook, window, delays)
             for spec, metric_type, aligners in wanted:
                 if delays is not None and metric_type not in delays:
@@ -140,7 +134,13 @@ class VertexAIToAirisOperator(ToAirisOperator):
         periods = (windows[0].end - windows[0].start) // (_PERIOD_S * 1000)
         self.hook = VertexAIHook(self.gcp_conn_id, project_id=self.project_id or None)
         with self.hook as hook, self.part(f"{hook.project_id}/ListTimeSeries"):
+            known = self._delays(hook)
+            self._names(hook, windows[-1], known)
+            # What a run asks for before it reads.
+            calls, returned = hook.calls.total(), hook.series_returned
             for metric_type, aligners in wanted:
+                if known is not None and metric_type not in known:
+                    continue
                 held = sum(1 for _ in hook.labels(metric_type, windows[-1], locations=self.locations))
                 pages = max(1, -(-held * periods // MAX_POINTS))
                 series += held * len(aligners)
@@ -198,6 +198,15 @@ class VertexAIToAirisOperator(ToAirisOperator):
                 f"passed since the window's end: read it later, raise delay_s, or let lookback_s cover the rest"
             )
         self.log.info("The newest points of %s may come with the next runs, which look back", metric_type)
+
+    def _delays(self, hook: VertexAIHook) -> dict[str, int] | None:
+        """By metric type that the project has: seconds until a point is visible for certain; None if not readable."""
+        try:
+            return {found.type: _visible_after(found.metadata) for found in hook.metric_descriptors()}
+        except PermanentError as error:
+            # One that passes fails the task: every call that follows would wait as long, in vain.
+            self.failures[f"{hook.project_id}/ListMetricDescriptors"] = error
+            return None
 
     def _names(self, hook: VertexAIHook, window: Window, known: Container[str] | None) -> _Names:
         """The display names of whatever may have points in the window.

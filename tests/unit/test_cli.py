@@ -17,8 +17,10 @@ from airflow.cli.cli_parser import get_parser
 
 from airflow_provider_airis import __version__, cli, planning
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS, System
+from airflow_provider_airis.hooks import vertex_ai
 from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
-from airflow_provider_airis.records import Metric
+from airflow_provider_airis.operators.vertex_ai import VertexAIToAirisOperator
+from airflow_provider_airis.records import Metric, Window, from_ms, iso
 from sandbox.airflow import free_port
 from sandbox.process import Server, serve
 from sandbox.topology import PEERS, arguments, connections, generate_secrets, hub_arguments
@@ -240,3 +242,85 @@ def test_a_plan_takes_days_and_sources_only(
     with pytest.raises(SystemExit):
         cli.main(["plan-backfill", *arguments])
     assert answer in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[httpx2.Client]:
+    """The stand-in of Vertex AI, with a history of three days."""
+    history = ("--history-from", f"{TODAY - timedelta(days=3)}", "--history-until", f"{TODAY}")
+    with (
+        Server("sandbox.vertex_ai", "--endpoints", "3", *history) as server,
+        httpx2.Client(base_url=f"{server.url}/_sandbox/", timeout=60) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def project(google: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx2.Client]:
+    """Its project behind the default connection, and a stand-in that has counted no call yet."""
+    extra = {"is_anonymous": True, "project": "airis-sandbox"}
+    extra |= dict.fromkeys(("monitoring_endpoint", "aiplatform_endpoint"), f"http://{google.base_url.netloc.decode()}")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_GOOGLE_CLOUD_DEFAULT", json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
+    )
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    google.delete("calls")
+    yield google
+    google.delete("refusals")
+
+
+def yesterday() -> Window:
+    end = datetime.combine(TODAY, time(), UTC)
+    return Window.between(end - timedelta(days=1), end)
+
+
+def test_a_plan_of_vertex_ai_has_six_weeks_in_minutes_and_reads_no_point(project: httpx2.Client) -> None:
+    span = TODAY - timedelta(days=50), TODAY - timedelta(days=1)
+    planned = json.loads(planning.plan(BY_STEM["vertex_ai"], *span, parts={}).json())
+    calls = project.get("calls").json()
+    (part,) = planned["parts"]
+    assert (planned["dag_id"], part["missing"]) == ("airis_reconcile_vertex_ai", {})
+    # The oldest day is left out in the last hour before Google deletes the first of it.
+    assert planned["runs"] in (40, 41)
+    assert planned["deleted"] == 50 - planned["runs"]
+    assert [stretch["period_s"] for stretch in part["stretches"]] == [None, 60]
+    chosen = ("--from-date", *days(planned["runs"], 1)[1:2], "--to-date", *days(1, 1)[1:2], "--max-active-runs", "4")
+    assert planned["command"].split()[5:] == [*chosen]
+    day = yesterday()
+    truth = project.get("published", params={"from": iso(day.start), "to": iso(day.end)}).json()
+    assert part["series"] == truth["series"]
+    assert part["points"] == part["series"] * planned["runs"] * 1440 >= truth["points"] * planned["runs"]
+    # Of each series, that it is there: less than one of the planned runs asks for.
+    assert calls.pop("points") < 2 * truth["series"]
+    assert sum(calls.values()) < part["calls"] / planned["runs"]
+
+
+def test_the_figures_of_a_planned_day_of_vertex_ai_are_those_of_its_run(
+    project: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vertex_ai, "MAX_POINTS", 5_000)
+    day = yesterday()
+    times = {"start": from_ms(day.start).isoformat(), "end": from_ms(day.end).isoformat()}
+    run = VertexAIToAirisOperator(task_id="run", metrics=["prediction_latencies", "replicas"], **times)
+    (planned,) = run.plan([day])
+    project.delete("calls")
+    series, points = set[tuple[object, ...]](), 0
+    for record in run.collect(run.window({})):
+        assert isinstance(record, Metric)
+        series.add((record.source, record.name, *record.tags.items()))
+        points += 1
+    assert not run.failures
+    assert planned.series == len(series)
+    assert planned.points == len(series) * 1440 >= points > 3 * 5_000
+    assert planned.calls == run.summary()["google_calls"]
+    assert planned.dollars == pytest.approx(run.summary()["series_returned"] * 0.5 / 1_000_000)
+
+
+def test_a_project_of_vertex_ai_that_is_denied_is_named(
+    project: httpx2.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.post("refusals", json={"method": "ListTimeSeries"})
+    assert cli.main(["plan-backfill", "--source", "vertex_ai", *days(3, 1), "--project", "airis-sandbox"]) == 1
+    shown = capsys.readouterr()
+    assert re.search(r"^airis-sandbox/ListTimeSeries: .*PERMISSION_DENIED", shown.err, re.MULTILINE)
