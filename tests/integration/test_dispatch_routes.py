@@ -194,12 +194,13 @@ def test_a_hub_that_keeps_no_log_is_enough_for_the_default_routes(world, hub, co
         proxy.order(Fault("status", status=404, path="notification-log|silences|/routes", times=10_000))
         extra = {"consumer": request.node.name}
         connect("airis_default", conn_type="airis", host=proxy.url, password=hub.token, extra=extra)
+        place = world.place("slack")
         first, second = world.fire(), world.fire()
         assert run("slack")["sent"] == 2
         world.change(first, "resolve")
         assert run("slack", linger_s=2)["sent"] == 1
         with AirisHook(system="slack") as client:
-            client.commit(client.consumer, 0, force=True)
+            client.commit(client.consumer, place, force=True)
         assert run("slack")["sent"] == 0
     kinds = Counter(world.seen("slack"))
     assert kinds == {("message", first): 1, ("message", second): 1, ("update", first): 1}
