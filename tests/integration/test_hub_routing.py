@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import insert
 
 from airflow_provider_airis import cli
 from airflow_provider_airis.errors import AirisError, PermanentError
@@ -224,23 +225,24 @@ def test_what_was_answered_survives_sigkill(tmp_path, connect):
 
 
 def test_an_old_database_is_upgraded(tmp_path, connect):
+    new = {"notification_log", "shown", "silences", "routes"}
+    engine = db.connect(f"sqlite:///{tmp_path}/hub.db")
+    with engine.execution_options(writes=True).begin() as connection:
+        db.metadata.create_all(connection, [table for name, table in db.metadata.tables.items() if name not in new])
+        texts = dict.fromkeys(("fingerprint", "name", "description", "source"), "")
+        state = {"severity": "low", "status": "firing", "timestamp": 1, "updated_at": 1, "tags": "{}", "series": "[]"}
+        connection.execute(insert(db.alerts), texts | state | {"id": "a"})
+        told = {"alert_id": "a", "channel": "slack", "target": "#a", "reference": "C:1", "status": "firing", "at": 1}
+        connection.execute(insert(db.notifications), told)
+    engine.dispose()
     hub = Hub(tmp_path)
     try:
         connect("old", conn_type="airis", host=hub.url, password=hub.token)
         with AirisHook("old") as hook:
-            alert_id = raise_alert(hook)
-            hook.record_notification(alert_id, Notification("slack", "#a", "C:1", "firing", 1))
-        hub.server.stop()
-        with closing(sqlite3.connect(tmp_path / "hub.db")) as old:
-            for table in (db.shown, db.notification_log, db.silences, db.routes):
-                old.execute(f"DROP TABLE {table.name}")
-            old.commit()
-        hub.server = hub.start()
-        connect("old", conn_type="airis", host=hub.url, password=hub.token)
-        with AirisHook("old") as hook:
+            assert hook.alert("a").notifications == [Notification("slack", "#a", "C:1", "firing", 1)]
             assert (hook.notification_log("slack"), hook.silences(), hook.routes()) == ([], [], None)
-            hook.log_notifications([entry("slack", target="#a", alerts={alert_id: Shown("acknowledged", 2)})])
-            assert hook.alert(alert_id).notifications == [Notification("slack", "#a", "C1:1.2", "acknowledged", 2)]
+            hook.log_notifications([entry("slack", target="#a", alerts={"a": Shown("acknowledged", 2)})])
+            assert hook.alert("a").notifications == [Notification("slack", "#a", "C1:1.2", "acknowledged", 2)]
     finally:
         hub.server.stop()
 
