@@ -483,7 +483,6 @@ def test_the_command_silences_lists_and_ends(hook, capsys):
         (("add", 'a=~".*"', "--comment", "x"), "it silences everything"),
         (("add", "a=b", "--comment", ""), "/comment"),
         (("expire", "none"), "there is no silence 'none'"),
-        (("list", "--conn-id", "unknown_hub"), "unknown_hub"),
     ],
 )
 def test_the_command_says_what_is_wrong(airis, capsys, arguments, said):
