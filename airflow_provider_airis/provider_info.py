@@ -27,6 +27,9 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [_modules(system, "operators") for system in operators],
         "sensors": [{"integration-name": "AIRIS-MON", "python-modules": ["airflow_provider_airis.sensors.alerts"]}],
         "triggers": [{"integration-name": "AIRIS-MON", "python-modules": ["airflow_provider_airis.triggers.alerts"]}],
+        "asset-uris": [{"schemes": ["airis"], "handler": "airflow_provider_airis.assets.sanitize_uri"}],
+        "notifications": ["airflow_provider_airis.notifications.airis.AirisNotifier"],
+        "extra-links": ["airflow_provider_airis.links.AirisAlertLink"],
         "connection-types": [_connection_type(system, system.form) for system in SYSTEMS if system.form],
         "config": {
             system.section: {

@@ -77,6 +77,22 @@ class _Silence(msgspec.Struct):
         return Silence(matchers, to_ms(self.startsAt), to_ms(self.endsAt), self.createdBy, self.comment, self.id)
 
 
+class SeriesRef(msgspec.Struct, frozen=True):
+    """A series, by what identifies it, and its unit."""
+
+    source: str
+    name: str
+    tags: dict[str, str]
+    unit: str = ""
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """What made an alert fire: the hub's rule as it was then, and the series it was asked of; both empty if neither."""
+
+    rule: dict[str, Any] | None = None
+    series: list[SeriesRef] = []
+
+
 class _UserSyncAnswer(IngestAnswer, frozen=True):
     applied: bool = True
     created: int = 0
@@ -156,10 +172,10 @@ class AirisHook(ApiHook):
         named = str(self.extra.get("consumer") or "airflow")
         return f"{named}-{self.system}" if self.system else named
 
-    def dashboard_url(self, alert_id: str) -> str:
-        """The page of an alert that notifications link to."""
+    def dashboard_url(self, alert_id: str | None = None) -> str:
+        """The page of an alert that notifications link to; the overview if it is None."""
         base = str(self.extra.get("dashboard_url") or self.base_url).rstrip("/")
-        return f"{base}/dashboard?alert={quote(alert_id, safe='')}"
+        return f"{base}/dashboard" + (f"?alert={quote(alert_id, safe='')}" if alert_id else "")
 
     def capabilities(self, *, retry: bool | None = None) -> dict[str, Any]:
         """What the hub offers, ``{"version", "capabilities": {…}}``; empty if it does not say."""
@@ -303,6 +319,10 @@ class AirisHook(ApiHook):
     def alert(self, alert_id: str) -> Alert:
         """One alert as it is now."""
         return self.decode(self.request("GET", f"{API}/alerts/{quote(alert_id, safe='')}"), Alert)
+
+    def evaluation(self, alert_id: str) -> Evaluation:
+        """Of which rule and series an alert is."""
+        return self.decode(self.request("GET", f"{API}/alerts/{quote(alert_id, safe='')}"), Evaluation)
 
     def acknowledge(self, alert_id: str, by: str, comment: str = "") -> None:
         """Acknowledge an alert; doing it again changes nothing."""

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import StartTriggerArgs
 
+from airflow_provider_airis.links import AirisAlertLink
+from airflow_provider_airis.records import ChangeType
+from airflow_provider_airis.triggers.alerts import AirisAlertTrigger, AlertFeed
+
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
-TRIGGER = "airflow_provider_airis.triggers.alerts.AirisAlertTrigger"
-
 
 class AirisAlertSensor(BaseSensorOperator):
-    """Succeeds once the hub's change feed holds something behind the consumer's committed place.
+    """Waits for alerts to change, in the triggerer alone: waiting takes no worker, and waking takes no worker's start.
 
-    With a system, also at the time that its dispatch has asked to be woken at.
+    With matchers it succeeds with the next change of an alert that fits, which its place in the feed is then moved
+    behind: each such change ends the wait of one run, also if it came when none waited. The alert is its XCom,
+    :class:`~airflow_provider_airis.records.Alert`'s fields. Two runs side by side would be told the same: give the Dag
+    ``max_active_runs=1``.
 
-    It starts and ends in the triggerer: waiting takes no worker, and waking takes no worker's start. Whoever runs
-    behind it reads the changes and commits the sequence; until then the sensor succeeds at once.
+    Without matchers it succeeds once the feed holds anything behind the place, or, with a system, at the time that its
+    dispatch has asked to be woken at. Whoever runs behind it reads the changes and commits the sequence; until then
+    the sensor succeeds at once.
 
-    :param airis_conn_id: connection of the hub; not templated, since no worker renders it.
-    :param consumer: whose place; the connection's ``consumer`` if None.
-    :param system: stem of an outbound system, if it is the place of what is delivered there.
+    No parameter is templated, since no worker renders it.
+
+    :param airis_conn_id: connection of the hub.
+    :param consumer: whose place; if None the connection's ``consumer``, with matchers
+        ``<connection's consumer>-<dag_id>.<task_id>``.
+    :param system: stem of an outbound system, if it is the place of what is delivered there; not with matchers.
+    :param matchers: Alertmanager's, ``severity=~"critical|high"``: all of them fit the alert as the change left it.
+        An empty list fits every alert.
+    :param changes: of these kinds: ``fired``, ``severity_changed``, ``acknowledged``, ``resolved``.
+    :param catchup: whether the very first run begins with the first change that the hub has; else with the next.
+    :raises ValueError: names the parameter that is wrong.
     """
 
     template_fields: Sequence[str] = ()
@@ -37,29 +53,55 @@ class AirisAlertSensor(BaseSensorOperator):
         airis_conn_id: str = "airis_default",
         consumer: str | None = None,
         system: str | None = None,
+        matchers: str | Sequence[str] | None = None,
+        changes: Sequence[ChangeType] = ("fired",),
+        catchup: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if matchers is not None and system is not None:
+            raise ValueError("system: the place of a dispatch is not moved by matchers; name a consumer")
         self.airis_conn_id = airis_conn_id
         self.consumer = consumer
         self.system = system
+        self.matchers = matchers
+        self.changes = changes
+        self.catchup = catchup
+        self.alert_id: str | None = None
+        if matchers is not None:
+            self.operator_extra_links = (AirisAlertLink(),)
+        trigger, arguments = AirisAlertTrigger(airis_conn_id, consumer, system, matchers, changes, catchup).serialize()
         self.start_trigger_args = StartTriggerArgs(
-            trigger_cls=TRIGGER,
-            trigger_kwargs={"airis_conn_id": airis_conn_id, "consumer": consumer, "system": system},
+            trigger_cls=trigger,
+            trigger_kwargs=arguments,
             next_method="execute",
             next_kwargs=None,
-            timeout=None,
+            timeout=None if matchers is None else timedelta(seconds=self.timeout),
         )
         self.start_from_trigger = True
 
-    def execute(self, context: Context) -> None:  # noqa: ARG002
+    def execute(self, context: Context) -> dict[str, Any] | None:  # noqa: ARG002
         """Wait without a triggerer, where a task is run by hand: ``dag.test()``."""
         from airflow_provider_airis.hooks.airis import AirisHook
 
+        if self.matchers is not None:
+            return asyncio.run(self._told())
         with AirisHook(self.airis_conn_id, system=self.system) as hub:
             while True:
                 due = hub.committed(f"{hub.consumer}-due") if self.system else 0
                 left = due / 1000 - time.time() if due else 50.0
                 if hub.changes(consumer=self.consumer, limit=1, wait=max(0.0, min(50.0, left)))[0] or left <= 0:
-                    return
+                    return None
                 self.log.info("Nothing has changed yet")
+
+    async def _told(self) -> dict[str, Any]:
+        trigger = AirisAlertTrigger(self.airis_conn_id, self.consumer, None, self.matchers, self.changes, self.catchup)
+        if not self.consumer:
+            trigger.system = f"{self.dag_id}.{self.task_id}"
+        feed = AlertFeed(**trigger.serialize()[1])
+        async for told, sequence in feed.open_stream():
+            await feed.settle(sequence)
+            if told is not None:
+                self.alert_id = told.change.alert.id
+                return told.alert
+        raise AssertionError("the feed never ends")

@@ -1,79 +1,134 @@
-"""The wake-up of whoever waits for the hub's alerts to change."""
+"""Waiting for the hub's alerts on an event loop: the wake-up of the dispatch, and being told of each change."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Sequence
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
+import msgspec
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import BaseEventTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
+from airflow_provider_airis.links import AirisAlertLink
+from airflow_provider_airis.records import AlertChange, ChangeType
+from airflow_provider_airis.routes.matching import Matcher, labels, match_all, parse_matchers
 
 if TYPE_CHECKING:
+    from airflow.triggers.shared_stream import AdvanceItem
+
     from airflow_provider_airis.hooks.airis import AirisHook
 
+T = TypeVar("T")
+
 POLL_S = 50.0
+PAGE = 500
 LONGEST_PAUSE_S = 30.0
 # A task that fails is followed by the next run at once; a token that is not accepted should not make thousands a day.
 PERMANENT_PAUSE_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class Told(NamedTuple):
+    """A change that somebody waited for, and the page of its alert."""
+
+    change: AlertChange
+    url: str
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What an asset event carries: ``{sequence, change, at, alert: {…}, url}``."""
+        return {**msgspec.to_builtins(self.change), "url": self.url}
+
+    @property
+    def alert(self) -> dict[str, Any]:
+        """What a task returns."""
+        return {**msgspec.to_builtins(self.change.alert)}
 
 
 class AirisAlertTrigger(BaseEventTrigger):
     """Waits on the hub's change feed until it holds something behind a consumer's committed place.
 
-    It ends too at the time that a system's dispatch wants to be woken at though nothing changes, which is the mark of
-    the consumer ``<consumer>-<system>-due``. It only wakes: what has changed is read by whoever it woke, so that
-    nothing is lost with an event. A hub that is down is waited for; one that refuses the token ends the wait with an
-    error.
+    Without matchers it only wakes, once: what has changed is read by whoever it woke, so that nothing is lost with an
+    event. With a system it ends too at the time that its dispatch wants to be woken at though nothing changes, which is
+    the mark of the consumer ``<consumer>-<system>-due``.
+
+    With matchers it tells: a task of the first change that fits, an asset of each. It needs Airflow 3.3, which says
+    when it has stored an event; only then the place moves behind the change. So each is told at least once, and again
+    only if the triggerer dies, or the hub does not answer, within the second or two between.
+
+    A hub that is down is waited for. One that refuses the token ends a task's wait with an error; an asset's watcher
+    is started anew by Airflow.
 
     :param airis_conn_id: connection of the hub.
     :param consumer: whose place; the connection's ``consumer`` if None.
-    :param system: stem of an outbound system, if it is the place of what is delivered there.
+    :param system: stem of an outbound system, if it is the place of what is delivered there; with matchers, whatever
+        follows the connection's ``consumer`` in the place's name. A task's is ``<dag_id>.<task_id>`` unless one of the
+        two is given; assets with different matchers need different ones.
+    :param matchers: Alertmanager's, ``severity=~"critical|high"``: all of them fit the alert as the change left it.
+    :param changes: of these kinds: ``fired``, ``severity_changed``, ``acknowledged``, ``resolved``.
+    :param catchup: whether a place that was never committed is the feed's beginning; else it is its present end.
     """
 
     def __init__(
-        self, airis_conn_id: str = "airis_default", consumer: str | None = None, system: str | None = None
+        self,
+        airis_conn_id: str = "airis_default",
+        consumer: str | None = None,
+        system: str | None = None,
+        matchers: str | Sequence[str] | None = None,
+        changes: Sequence[ChangeType] = ("fired",),
+        catchup: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.airis_conn_id = airis_conn_id
         self.consumer = consumer
         self.system = system
+        self.matchers = None if matchers is None else [matchers] if isinstance(matchers, str) else [*matchers]
+        self.changes = sorted(changes)
+        self.catchup = catchup
+        parsed(self.matchers or ())
+        check_changes(changes)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments."""
         path = f"{type(self).__module__}.{type(self).__qualname__}"
-        return path, {"airis_conn_id": self.airis_conn_id, "consumer": self.consumer, "system": self.system}
+        arguments: dict[str, Any] = {
+            "airis_conn_id": self.airis_conn_id,
+            "consumer": self.consumer,
+            "system": self.system,
+        }
+        if self.matchers is not None:
+            task = self.task_instance
+            if task is not None and not self.consumer and not self.system:
+                arguments["system"] = f"{task.dag_id}.{task.task_id}"
+            arguments |= {"matchers": self.matchers, "changes": self.changes, "catchup": self.catchup}
+        return path, arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: the wait is over, or it makes no sense."""
         from airflow_provider_airis.hooks.airis import AirisHook
 
+        if self.matchers is not None:
+            raise NotImplementedError("AirisAlertTrigger: matchers need Airflow 3.3")
         hook = AirisHook(self.airis_conn_id, retries=0, system=self.system)
-        pause = 0.0
-        while True:
-            try:
-                left = await self._left(hook)
-                changes, _ = await hook.achanges(consumer=self.consumer, limit=1, wait=max(0.0, min(POLL_S, left)))
-            except RetryableError as error:
-                if not pause:
-                    self.log.warning("%s; waiting for it", error)
-                pause = min(pause * 2 or 1.0, LONGEST_PAUSE_S)
-                await asyncio.sleep(pause)
-                continue
-            except (PermanentError, AirflowNotFoundException) as error:
-                self.log.error("%s", error)
-                await asyncio.sleep(PERMANENT_PAUSE_S)
-                yield TaskFailedEvent()
-                return
-            if pause:
-                self.log.info("The hub answers again")
-                pause = 0.0
-            if changes or left <= 0:
-                yield TaskSuccessEvent()
-                return
+
+        async def poll() -> bool:
+            left = await self._left(hook)
+            changes, _ = await hook.achanges(consumer=self.consumer, limit=1, wait=max(0.0, min(POLL_S, left)))
+            return bool(changes) or left <= 0
+
+        try:
+            while not await _patiently(poll, self.log):
+                pass
+        except (PermanentError, AirflowNotFoundException):
+            yield TaskFailedEvent()
+        else:
+            yield TaskSuccessEvent()
 
     async def _left(self, hook: AirisHook) -> float:
         """Seconds until the dispatch wants to be woken anyway."""
@@ -82,3 +137,165 @@ class AirisAlertTrigger(BaseEventTrigger):
         await hook.aconnection()
         due = (await hook.aplace(f"{hook.consumer}-due")).sequence
         return due / 1000 - time.time() if due else POLL_S
+
+    def shared_stream_key(self) -> Hashable | None:
+        """With matchers, a stream that Airflow tells what of it is stored; nobody else has it."""
+        return None if self.matchers is None else f"{self.serialize()} {self.trigger_id}"
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> AlertFeed:  # type: ignore[override]
+        """What reads the feed and moves the place."""
+        return AlertFeed(**kwargs)
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Told | None]) -> AsyncIterator[TriggerEvent]:
+        """Yield an event for each change; of a task, which ends with it, only the first."""
+        if self.task_instance is None:
+            async for told in shared_stream:
+                if told is not None:
+                    yield TriggerEvent(told.payload)  # type: ignore[no-untyped-call]
+            return
+        try:
+            told = None
+            while told is None:
+                told = await anext(shared_stream)
+        except (PermanentError, AirflowNotFoundException) as error:
+            self.log.error("%s", error)
+            yield TaskFailedEvent()
+        else:
+            # As an XCom of the event it would reach the next task as a text of JSON.
+            await self.task_instance.axcom_push("return_value", told.alert)
+            yield TaskSuccessEvent(xcoms={AirisAlertLink().xcom_key: told.url})
+            # To ask for the next change, or to end, would say that this one needs no storing. Airflow cancels it.
+            await asyncio.Event().wait()
+
+
+class AlertFeed:
+    """The changes behind a consumer's place that somebody waits for, and what moves that place.
+
+    It is a :class:`~airflow.triggers.shared_stream.SharedStreamProducer`, which Airflow has since 3.3. Its parameters
+    are those of :class:`AirisAlertTrigger`.
+    """
+
+    def __init__(
+        self,
+        airis_conn_id: str,
+        consumer: str | None,
+        system: str | None,
+        matchers: Sequence[str],
+        changes: Collection[ChangeType],
+        catchup: bool,
+    ) -> None:
+        from airflow_provider_airis.hooks.airis import AirisHook
+
+        self.hook = AirisHook(airis_conn_id, retries=0, system=system)
+        self.consumer = consumer
+        self.matchers = parsed(matchers)
+        self.changes = changes
+        self.catchup = catchup
+        self.settled = self.committed = 0
+        self._moved = asyncio.Event()
+
+    async def open_stream(self) -> AsyncIterator[tuple[Told | None, int]]:
+        """Yield each change with its sequence; None with the sequence up to which there is none further.
+
+        :raises PermanentError: the hub refuses.
+        """
+        place = self.settled = self.committed = await _patiently(self._start, logger)
+        while True:
+            changes, end = await _patiently(lambda: self._poll(place), logger)  # noqa: B023
+            for change in changes:
+                if change.change in self.changes and match_all(self.matchers, labels(change.alert)):
+                    yield Told(change, self.hook.dashboard_url(change.alert.id)), change.sequence
+            if end > place:
+                place = end
+                yield None, place
+            # What Airflow has not stored yet should not pile up in its memory.
+            while self.settled < place:
+                self._moved.clear()
+                await self._moved.wait()
+
+    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
+        """Move the place behind what Airflow has stored."""
+        stored = [item.broker_payload for item in takewhile(lambda item: item.outcome.is_clean, batch)]
+        if stored:
+            await self.settle(stored[-1])
+
+    def get_advance_lane(self, broker_payload: Any) -> Hashable:  # noqa: ARG002
+        """All in their order."""
+        return None
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+    async def settle(self, sequence: int) -> None:
+        """Move the place. What the hub does not take now, it is told again at the next poll."""
+        self.settled = sequence
+        self._moved.set()
+        try:
+            await self._commit()
+        except (PermanentError, RetryableError) as error:
+            logger.warning("%s; what was told is told again if the triggerer ends before the hub takes it", error)
+
+    async def _start(self) -> int:
+        await self.hook.aconnection()
+        self.consumer = self.consumer or self.hook.consumer
+        place = await self.hook.aplace(self.consumer)
+        start = place.sequence if place.updated_at or self.catchup else await self.hook.aend()
+        # Also to know that the hub takes it, before anybody is told anything.
+        await self.hook.acommit(self.consumer, start)
+        return start
+
+    async def _poll(self, place: int) -> tuple[list[AlertChange], int]:
+        await self._commit()
+        return await self.hook.achanges(after=place, limit=PAGE, wait=POLL_S)
+
+    async def _commit(self) -> None:
+        assert self.consumer
+        if (settled := self.settled) > self.committed:
+            await self.hook.acommit(self.consumer, settled)
+            self.committed = settled
+
+
+def parsed(matchers: Iterable[str]) -> list[Matcher]:
+    """Alertmanager's matchers.
+
+    :raises ValueError: names the field and what is wrong with it.
+    """
+    try:
+        return [matcher for text in matchers for matcher in parse_matchers(text)]
+    except ValueError as error:
+        raise ValueError(f"matchers: {error}") from error
+
+
+def check_changes(changes: Collection[str]) -> None:
+    """Refuse kinds that there are not.
+
+    :raises ValueError: names the field and what is wrong with it.
+    """
+    known = get_args(ChangeType)
+    if isinstance(changes, str) or not changes or not set(changes) <= {*known}:
+        raise ValueError(f"changes: {changes!r} is no list of {', '.join(known)}")
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]], log: Any) -> T:
+    """What the hub answers, once it does.
+
+    :raises PermanentError: it refuses, a while ago.
+    """
+    pause = 0.0
+    while True:
+        try:
+            answer = await ask()
+        except RetryableError as error:
+            if not pause:
+                log.warning("%s; waiting for it", error)
+            pause = min(pause * 2 or 1.0, LONGEST_PAUSE_S)
+            await asyncio.sleep(pause)
+        except (PermanentError, AirflowNotFoundException) as error:
+            log.error("%s", error)
+            await asyncio.sleep(PERMANENT_PAUSE_S)
+            raise
+        else:
+            if pause:
+                log.info("The hub answers again")
+            return answer
