@@ -99,7 +99,7 @@ class AirisAlertSensor(BaseSensorOperator):
         if not self.consumer:
             trigger.system = f"{self.dag_id}.{self.task_id}"
         feed = AlertFeed(**trigger.serialize()[1])
-        async for told, sequence in feed.open_stream():
+        async for told, (sequence, _) in feed.open_stream():
             await feed.settle(sequence)
             if told is not None:
                 self.alert_id = told.change.alert.id

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import msgspec
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -34,11 +35,17 @@ PERMANENT_PAUSE_S = 60.0
 logger = logging.getLogger(__name__)
 
 
-class Told(NamedTuple):
-    """A change that somebody waited for, and the page of its alert."""
+@dataclass
+class Told:
+    """A change that somebody waits for.
+
+    :param url: the page of its alert.
+    :param taken: whether Airflow has taken the event for it, which it may drop before, to stop.
+    """
 
     change: AlertChange
     url: str
+    taken: bool = False
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -149,10 +156,14 @@ class AirisAlertTrigger(BaseEventTrigger):
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Told | None]) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each change; of a task, which ends with it, only the first."""
-        if self.task_instance is None:
+        from airflow.sdk.execution_time.xcom import XCom  # imports the backend that is configured
+
+        task = self.task_instance
+        if task is None:
             async for told in shared_stream:
                 if told is not None:
                     yield TriggerEvent(told.payload)  # type: ignore[no-untyped-call]
+                    told.taken = True
             return
         try:
             told = None
@@ -161,12 +172,14 @@ class AirisAlertTrigger(BaseEventTrigger):
         except (PermanentError, AirflowNotFoundException) as error:
             self.log.error("%s", error)
             yield TaskFailedEvent()
-        else:
-            # As an XCom of the event it would reach the next task as a text of JSON.
-            await self.task_instance.axcom_push("return_value", told.alert)
-            yield TaskSuccessEvent(xcoms={AirisAlertLink().xcom_key: told.url})
-            # To ask for the next change, or to end, would say that this one needs no storing. Airflow cancels it.
-            await asyncio.Event().wait()
+            return
+        # As an XCom of the event it would reach the next task as a text of JSON.
+        where = {name: getattr(task, name) for name in ("dag_id", "task_id", "run_id", "map_index")}
+        await XCom.aset("return_value", told.alert, **where)
+        yield TaskSuccessEvent(xcoms={AirisAlertLink().xcom_key: told.url})
+        told.taken = True
+        # To ask for the next change would say that Airflow needs not store this one. It cancels what has ended a task.
+        await asyncio.Event().wait()
 
 
 class AlertFeed:
@@ -195,8 +208,8 @@ class AlertFeed:
         self.settled = self.committed = 0
         self._moved = asyncio.Event()
 
-    async def open_stream(self) -> AsyncIterator[tuple[Told | None, int]]:
-        """Yield each change with its sequence; None with the sequence up to which there is none further.
+    async def open_stream(self) -> AsyncIterator[tuple[Told | None, tuple[int, Told | None]]]:
+        """Yield each change; None where there is none further. Beside it, what :meth:`advance` needs of it.
 
         :raises PermanentError: the hub refuses.
         """
@@ -205,10 +218,11 @@ class AlertFeed:
             changes, end = await _patiently(lambda: self._poll(place), logger)  # noqa: B023
             for change in changes:
                 if change.change in self.changes and match_all(self.matchers, labels(change.alert)):
-                    yield Told(change, self.hook.dashboard_url(change.alert.id)), change.sequence
+                    told = Told(change, self.hook.dashboard_url(change.alert.id))
+                    yield told, (change.sequence, told)
             if end > place:
                 place = end
-                yield None, place
+                yield None, (place, None)
             # What Airflow has not stored yet should not pile up in its memory.
             while self.settled < place:
                 self._moved.clear()
@@ -216,9 +230,13 @@ class AlertFeed:
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
         """Move the place behind what Airflow has stored."""
-        stored = [item.broker_payload for item in takewhile(lambda item: item.outcome.is_clean, batch)]
-        if stored:
-            await self.settle(stored[-1])
+
+        def stored(item: AdvanceItem) -> bool:
+            _, told = item.broker_payload
+            return item.outcome.is_clean and (told is None or told.taken)
+
+        if done := list(takewhile(stored, batch)):
+            await self.settle(done[-1].broker_payload[0])
 
     def get_advance_lane(self, broker_payload: Any) -> Hashable:  # noqa: ARG002
         """All in their order."""

@@ -99,10 +99,13 @@ class Triggerer:
     """A trigger as Airflow runs it, which may die.
 
     :param stores: how many events it gets stored before that; all, unless given.
+    :param takes: how many it takes.
     """
 
-    def __init__(self, trigger: AirisAlertTrigger, task: Any = None, *, stores: float = math.inf) -> None:
-        self.trigger, self.stores = trigger, stores
+    def __init__(
+        self, trigger: AirisAlertTrigger, task: Any = None, *, stores: float = math.inf, takes: float = math.inf
+    ) -> None:
+        self.trigger, self.stores, self.takes = trigger, stores, takes
         trigger.trigger_id = next(_ids)
         trigger.task_instance = task
         self.streams = SharedStreamManager()
@@ -115,6 +118,8 @@ class Triggerer:
         stream = self.streams.subscribe(trigger_id=self.trigger.trigger_id, trigger=self.trigger, key=self.key)
         try:
             async for event in self.trigger.filter_shared_stream(stream):
+                if len(self.seqs) >= self.takes:
+                    return
                 self.seqs.append(self.streams.bind_pending_event(trigger_id=self.trigger.trigger_id, key=self.key))
                 self.events.put_nowait(event)
                 if len(self.seqs) <= self.stores:
@@ -137,15 +142,25 @@ class Triggerer:
             await self.running
 
 
-class Task:
-    """What a trigger sees of the task that waits."""
+class Comms:
+    """Where Airflow's triggerer puts XComs."""
 
-    def __init__(self, dag_id: str, task_id: str) -> None:
-        self.dag_id, self.task_id = dag_id, task_id
+    def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
 
-    async def axcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
+    async def asend(self, message: Any) -> None:
+        self.xcoms[f"{message.dag_id}.{message.task_id}.{message.key}"] = message.value
+
+
+@pytest.fixture
+def xcoms(monkeypatch) -> dict[str, Any]:
+    comms = Comms()
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", comms, raising=False)
+    return comms.xcoms
+
+
+def task_of(dag_id: str, task_id: str) -> SimpleNamespace:
+    return SimpleNamespace(dag_id=dag_id, task_id=task_id, run_id="r1", map_index=-1)
 
 
 _ids = itertools.count(1)
@@ -248,6 +263,56 @@ def test_what_airflow_has_not_stored_is_told_again_and_what_it_has_is_not(fire, 
     asyncio.run(watch())
 
 
+@pytest.mark.parametrize("dies", [{"takes": 0}, {"stores": 0}])
+def test_a_triggerer_that_is_stopped_with_an_event_in_its_hands_loses_none(fire, mine, xcoms, dies):
+    first = fire()
+    sensor = partial(AirisAlertTrigger, matchers=mine["matchers"], catchup=True)
+    watcher = partial(AirisAlertTrigger, **mine, catchup=True)
+
+    async def die(triggerer: Triggerer) -> None:
+        if dies == {"takes": 0}:
+            await triggerer.running
+        else:
+            await triggerer.event()
+        await triggerer.stop()
+
+    async def watch() -> None:
+        task = task_of("dies", mine_model(mine))
+        await die(Triggerer(watcher(), **dies))
+        await die(Triggerer(sensor(), task, **dies))
+        xcoms.clear()
+        again = Triggerer(watcher())
+        assert await again.ids(1) == [first]
+        await again.stop()
+        waiting = Triggerer(sensor(), task)
+        await waiting.event()
+        await waiting.stop()
+        assert [alert["id"] for alert in xcoms.values()] == [first]
+
+    asyncio.run(watch())
+
+
+def test_a_task_whose_xcom_is_not_taken_fails_and_its_alert_is_the_next_runs(fire, mine, monkeypatch, request):
+    first = fire()
+    task = task_of("fails", mine_model(mine))
+
+    async def wait() -> None:
+        await Triggerer(AirisAlertTrigger(matchers=mine["matchers"], catchup=True), task).running
+
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", None, raising=False)
+    with pytest.raises(AttributeError):
+        asyncio.run(wait())
+    xcoms = request.getfixturevalue("xcoms")
+
+    async def wait_again() -> None:
+        triggerer = Triggerer(AirisAlertTrigger(matchers=mine["matchers"], catchup=True), task)
+        await triggerer.event()
+        await triggerer.stop()
+
+    asyncio.run(wait_again())
+    assert [alert["id"] for alert in xcoms.values()] == [first]
+
+
 def test_a_watcher_that_starts_again_has_missed_nothing(fire, mine):
     async def watch() -> None:
         watcher = Triggerer(AirisAlertTrigger(**mine))
@@ -273,9 +338,9 @@ def test_more_changes_than_a_page_are_told_in_their_order(fire, mine, monkeypatc
     asyncio.run(watch())
 
 
-def test_a_task_ends_with_one_alert_and_the_next_run_with_the_next(fire, mine):
+def test_a_task_ends_with_one_alert_and_the_next_run_with_the_next(fire, mine, xcoms):
     first, second = fire(), fire()
-    task = Task("own", mine_model(mine))
+    task = task_of("own", mine_model(mine))
 
     async def run(stores: int) -> str:
         triggerer = Triggerer(AirisAlertTrigger(matchers=mine["matchers"], catchup=True), task, stores=stores)
@@ -283,7 +348,7 @@ def test_a_task_ends_with_one_alert_and_the_next_run_with_the_next(fire, mine):
         await triggerer.stop()
         assert isinstance(event, TaskSuccessEvent)
         assert triggerer.events.empty()
-        alert = task.xcoms["return_value"]
+        alert = xcoms[f"own.{task.task_id}.return_value"]
         assert event.xcoms == {AirisAlertLink().xcom_key: AirisHook().dashboard_url(alert["id"])}
         return alert["id"]
 
@@ -328,7 +393,7 @@ def test_a_hub_that_refuses_fails_the_task_and_restarts_the_watcher(hub, connect
         connect("airis_default", conn_type="airis", host=hub.url, password=password)
 
     async def watch() -> None:
-        task = Triggerer(AirisAlertTrigger(matchers=[]), Task("own", "wait"))
+        task = Triggerer(AirisAlertTrigger(matchers=[]), task_of("own", "wait"))
         assert isinstance(await task.event(), TaskFailedEvent)
         with pytest.raises((PermanentError, AirflowNotFoundException)):
             await Triggerer(AirisAlertTrigger(**mine)).running
