@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, System
 from airflow_provider_airis.errors import AirisError, PermanentError
+from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.records import Alert, Event, Notification
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class AirisToOperator(BaseOperator):
     hook_retries: int = 1
     template_fields: Sequence[str] = ("alert_id", "target", "airis_conn_id")
     ui_color = "#fdecea"
+    operator_extra_links = (AirisAlertLink(),)
 
     def __init__(self, *, alert_id: str, target: str, airis_conn_id: str = "airis_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
 from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.errors import AirisError, PermanentError
+from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.operators.deliver import notification_failed
 from airflow_provider_airis.routes import Routes, RoutesError
 from airflow_provider_airis.settings import option, options
@@ -48,6 +49,7 @@ class AirisDispatchOperator(BaseOperator):
 
     template_fields = ("system", "airis_conn_id")
     ui_color = "#fdecea"
+    operator_extra_links = (AirisAlertLink(),)
 
     def __init__(
         self,
