@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
 
 
+# As Airflow reads them.
+_FLAGS = dict.fromkeys(("true", "t", "1", "on", "yes"), True) | dict.fromkeys(("false", "f", "0", "off", "no"), False)
+
+
 def option(stem: str, name: str) -> str:
     """An option of the section ``[airis_<stem>]``, e.g. ``AIRFLOW__AIRIS_SAGEMAKER__REGIONS``.
 
@@ -27,6 +31,17 @@ def option(stem: str, name: str) -> str:
 def options(stem: str, name: str) -> list[str]:
     """An option that lists several values, separated by commas."""
     return [value.strip() for value in option(stem, name).split(",") if value.strip()]
+
+
+def flag(stem: str, name: str) -> bool:
+    """An option that is on or off.
+
+    :raises PermanentError: it is neither.
+    """
+    word = option(stem, name).strip().lower()
+    if word not in _FLAGS:
+        raise PermanentError(f"{name} in section [airis_{stem}] is neither true nor false")
+    return _FLAGS[word]
 
 
 def json_option(stem: str, name: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Stand-in of PagerDuty's Events API v2: checks what PagerDuty checks, and shows the incidents at ``/``.
+"""Stand-in of PagerDuty's Events API v2: checks what PagerDuty checks, and shows incidents and changes at ``/``.
 
 Any routing key of 32 letters and digits is good. ``GET /_sandbox/requests`` lists the events that were taken, with the
-time in Unix ms, ``GET /_sandbox/incidents`` what became of them; ``POST /_sandbox/faults`` scripts failures.
+time in Unix ms, ``GET /_sandbox/incidents`` what became of them, ``GET /_sandbox/changes`` the change events;
+``POST /_sandbox/faults`` scripts failures, ``POST /_sandbox/reset`` forgets everything.
 
 See https://developer.pagerduty.com/docs/send-alert-event
 """
@@ -32,6 +33,7 @@ class PagerDuty:
     def __init__(self) -> None:
         self.incidents: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
+        self.changes: list[dict[str, Any]] = []
         self.faults = Faults()
 
     async def enqueue(self, request: Request) -> Response:
@@ -54,6 +56,25 @@ class PagerDuty:
         answer = {"status": "success", "message": "Event processed", "dedup_key": event["dedup_key"]}
         return answered(fault) if fault else JSONResponse(answer, 202)
 
+    async def change(self, request: Request) -> Response:
+        """Take a change event."""
+        fault = self.faults.next("change")
+        if fault and not fault.applied:
+            return answered(fault)
+        body = await request.body()
+        if len(body) > LARGEST:
+            return JSONResponse({"status": "invalid event", "message": "Event is too large", "errors": []}, 413)
+        try:
+            event = await request.json()
+        except ValueError:
+            event = None
+        if errors := _change_errors(event):
+            answer = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
+            return JSONResponse(answer, 400)
+        self.changes.append({"at": now_ms(), **{key: value for key, value in event.items() if key != "routing_key"}})
+        answer = {"status": "success", "message": "Change event processed"}
+        return answered(fault) if fault else JSONResponse(answer, 202)
+
     def _apply(self, event: dict[str, Any]) -> None:
         action = event["event_action"]
         event.setdefault("dedup_key", f"generated-{len(self.requests)}")
@@ -74,13 +95,27 @@ class PagerDuty:
         """Every event that was taken."""
         return JSONResponse(self.requests)
 
+    async def reset(self, request: Request) -> Response:  # noqa: ARG002
+        """Forget everything."""
+        for kept in (self.incidents, self.requests, self.changes, self.faults.scripted):
+            kept.clear()
+        return JSONResponse({})
+
     async def listed(self, request: Request) -> Response:  # noqa: ARG002
         """Every incident."""
         return JSONResponse(self.incidents)
 
+    async def changed(self, request: Request) -> Response:  # noqa: ARG002
+        """Every change event that was taken."""
+        return JSONResponse(self.changes)
+
     async def show(self, request: Request) -> Response:  # noqa: ARG002
         """The incidents."""
         shown = "".join(_html(incident) for incident in reversed(self.incidents))
+        shown += "".join(
+            f'<article><p class="state">change</p><h2>{html.escape(change["payload"]["summary"])}</h2></article>'
+            for change in reversed(self.changes)
+        )
         note = "A stand-in of PagerDuty: the incidents that came of the events it was sent."
         return page("Incidents", note, shown or '<p class="dim">No incident yet.</p>')
 
@@ -104,6 +139,23 @@ def _errors(event: Any) -> list[str]:
     }
     errors = [error for error, kept in rules.items() if not kept]
     return errors + (_payload_errors(event["payload"]) if action == "trigger" and not errors else [])
+
+
+def _change_errors(event: Any) -> list[str]:
+    if not isinstance(event, dict):
+        return ["JSON object expected"]
+    payload = event.get("payload")
+    payload = payload if isinstance(payload, dict) else {}
+    rules = {
+        "'routing_key' is invalid": re.fullmatch(r"[0-9A-Za-z]{32}", str(event.get("routing_key", ""))),
+        "'payload.summary' is missing or blank": payload.get("summary"),
+        "'payload.summary' must be at most 1024 characters": len(str(payload.get("summary", ""))) <= 1024,
+        "'payload.timestamp' must be ISO 8601 with a zone": _zoned(payload.get("timestamp", "2000-01-01T00:00:00Z")),
+        "'links' must be objects with a href": all(
+            isinstance(link, dict) and link.get("href") for link in event.get("links") or []
+        ),
+    }
+    return [error for error, kept in rules.items() if not kept]
 
 
 def _payload_errors(payload: dict[str, Any]) -> list[str]:
@@ -146,8 +198,11 @@ def make() -> Starlette:
         [
             Route("/", pagerduty.show),
             Route("/v2/enqueue", pagerduty.enqueue, methods=["POST"]),
+            Route("/v2/change/enqueue", pagerduty.change, methods=["POST"]),
             Route("/_sandbox/requests", pagerduty.seen),
+            Route("/_sandbox/changes", pagerduty.changed),
             Route("/_sandbox/incidents", pagerduty.listed),
+            Route("/_sandbox/reset", pagerduty.reset, methods=["POST"]),
         ],
         pagerduty.faults,
     )

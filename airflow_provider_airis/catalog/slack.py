@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import System
+from airflow_provider_airis.catalog.system import Option, System
 
 ROW = System(
     stem="slack",
@@ -17,4 +17,12 @@ ROW = System(
     tested_against="a server of our own that checks what Slack checks, called through slack_sdk",
     target="#alerts",
     severities=("critical", "high", "medium", "low", "warning", "info"),
+    options=(
+        Option(
+            "replies",
+            "boolean",
+            "true",
+            "Whether a change of the alert is also told in the message's thread. Not with an incoming webhook.",
+        ),
+    ),
 )

@@ -1,18 +1,24 @@
-"""Slack's Web API as alerts need it: post, update, find again."""
+"""Slack as alerts need it: post, update, reply, find again, by its Web API; or only post, by an incoming webhook."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from http.client import HTTPException
 from time import sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 from airflow.sdk import BaseHook
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
 from airflow_provider_airis.hooks.base import LONGEST_WAIT_S
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
 EVENT_TYPE = "airis_alert"
 # What Slack answers when it is the token or the channel that has to be mended.
@@ -20,20 +26,28 @@ REFUSALS = frozenset(
     {
         "access_denied",
         "account_inactive",
+        "action_prohibited",
+        "channel_is_archived",
         "channel_is_limited_access",
         "channel_not_found",
         "ekm_access_denied",
         "enterprise_is_restricted",
         "invalid_auth",
+        "invalid_token",
         "is_archived",
         "missing_scope",
+        "no_active_hooks",
         "no_permission",
+        "no_service",
+        "no_service_id",
+        "no_team",
         "not_allowed_token_type",
         "not_authed",
         "not_in_channel",
         "org_login_required",
         "restricted_action",
         "team_access_not_granted",
+        "team_disabled",
         "token_expired",
         "token_revoked",
         "two_factor_setup_required",
@@ -42,13 +56,24 @@ REFUSALS = frozenset(
 _PASSING = frozenset(
     {"accesslimited", "fatal_error", "internal_error", "ratelimited", "request_timeout", "service_unavailable"}
 )
+# All others take JSON, which is the only way to send blocks.
+_FORMS = ("auth.", "conversations.", "files.getUploadURLExternal")
 _RENEW = "check the bot token in connection {conn_id}"
+_ANEW = "the webhook is gone; make a new one, and put its URL into connection {conn_id}"
+_ARCHIVED = "the channel is archived; name another one"
 _ADVICE = {
     "account_inactive": _RENEW,
+    "action_prohibited": "the workspace lets the webhook not post there; ask its administrators",
+    "channel_is_archived": _ARCHIVED,
     "channel_not_found": "check the channel's name, and invite the app to it if it is private",
     "invalid_auth": _RENEW,
-    "is_archived": "the channel is archived; name another one",
+    "invalid_token": _ANEW,
+    "is_archived": _ARCHIVED,
     "missing_scope": "add the scope {needed} to the Slack app and install it anew",
+    "no_active_hooks": _ANEW,
+    "no_service": _ANEW,
+    "no_service_id": _ANEW,
+    "no_team": _ANEW,
     "not_authed": _RENEW,
     "not_in_channel": "invite the app to the channel",
     "token_expired": _RENEW,
@@ -56,17 +81,24 @@ _ADVICE = {
 }
 
 
+# What it logs at DEBUG has the URL of a webhook in it, which is a secret.
+_silent = logging.getLogger(f"{__name__}.webhook")
+_silent.setLevel(logging.INFO)
+
+
 class SlackHook(BaseHook):
     """Calls Slack on an Airflow connection of type ``slack``, whose password is a bot token. Opens nothing before.
 
-    ``base_url``, ``timeout`` and ``proxy`` in the connection's extra are the Slack provider's.
+    Or on one of type ``slackwebhook``, or one whose password is a URL, ``https://hooks.slack.com/services/…``: an
+    incoming webhook, which can only :meth:`send`. ``base_url``, ``timeout`` and ``proxy`` in the connection's extra
+    are the Slack provider's, and so is what a webhook's host and password are.
 
-    :param slack_conn_id: connection of type ``slack``.
+    :param slack_conn_id: connection of type ``slack`` or ``slackwebhook``.
     :param timeout: seconds to wait for an answer, unless the connection names them.
     :param retries: how often a rate-limited call is sent again, after the time that Slack names if that is a minute at
         most. Other errors that pass are left to the task: Slack may have posted what it did not confirm.
 
-    See https://docs.slack.dev/reference/methods
+    See https://docs.slack.dev/reference/methods and https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
     """
 
     conn_name_attr = "slack_conn_id"
@@ -84,16 +116,30 @@ class SlackHook(BaseHook):
         return f"{type(self).__name__}({self.slack_conn_id!r})"
 
     @cached_property
+    def connection(self) -> Connection:
+        """The Airflow connection, looked up once."""
+        return self.get_connection(self.slack_conn_id)
+
+    @property
+    def is_webhook(self) -> bool:
+        """Whether the connection is an incoming webhook's."""
+        return self.connection.conn_type == "slackwebhook" or "://" in (self.connection.password or "")
+
+    @cached_property
     def client(self) -> Any:
-        """The provider's ``slack_sdk.WebClient``."""
+        """The provider's ``slack_sdk.WebClient``, or ``WebhookClient``."""
+        named = self.connection.extra_dejson.get("timeout")
+        more: dict[str, Any] = {
+            "timeout": None if named else self.timeout,
+            "retry_handlers": [],
+        }  # theirs wait for ever
+        if self.is_webhook:
+            from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
+
+            return SlackWebhookHook(slack_webhook_conn_id=self.slack_conn_id, logger=_silent, **more).get_conn()
         from airflow.providers.slack.hooks.slack import SlackHook as ProvidersHook
 
-        named = self.get_connection(self.slack_conn_id).extra_dejson.get("timeout")
-        return ProvidersHook(
-            slack_conn_id=self.slack_conn_id,
-            timeout=None if named else self.timeout,  # type: ignore[arg-type]  # an int, says the provider; any will do
-            retry_handlers=[],  # slack_sdk's own wait as long as they are told to
-        ).get_conn()
+        return ProvidersHook(slack_conn_id=self.slack_conn_id, **more).get_conn()
 
     def call(self, method: str, **arguments: Any) -> dict[str, Any]:
         """Call a method of the Web API and return its answer, which said ``ok``.
@@ -101,43 +147,62 @@ class SlackHook(BaseHook):
         :raises RetryableError: rate limits, faults of Slack's, the network.
         :raises PermanentError: any other answer with ``ok: false``, with what to do about it.
         """
-        left = self.retries
-        while True:
-            try:
-                return self._call(method, arguments)
-            except RetryableError as error:
-                if not left or error.retry_after is None or error.retry_after > LONGEST_WAIT_S:
-                    raise
-                left -= 1
-                self.log.warning("%s; it is asked again in %.0f s", error, error.retry_after)
-                sleep(error.retry_after)
+        form = method.startswith(_FORMS)
+        answer = self._patiently(
+            lambda: self.client.api_call(method, **{"params" if form else "json": arguments}), method
+        )
+        return dict(answer.data)
 
-    def post(self, channel: str, *, text: str, blocks: Sequence[Any], metadata: dict[str, str]) -> str:
+    def send(self, message: dict[str, Any]) -> None:
+        """Post a message by the incoming webhook, into the channel that it was made for. Nothing can change it later.
+
+        :param message: ``{text, blocks, attachments}``.
+        """
+
+        def ask() -> Any:
+            response = self.client.send_dict(message)
+            if response.status_code != 200:
+                raise self._refused("incoming webhook", response.status_code, response.body, response.headers)
+
+        self._patiently(ask, "incoming webhook")
+
+    def post(self, channel: str, message: dict[str, Any], *, thread: str | None = None) -> str:
         """Post a message; returns its reference ``<channel id>:<ts>``.
 
-        :param metadata: by which :meth:`posted` knows it again.
+        :param message: ``{text, blocks, attachments, metadata}``; :meth:`posted` and :meth:`replies` know it again by
+            ``metadata``, texts by name.
+        :param thread: reference of the message that it is a reply to.
         """
-        answer = self.call(
-            "chat.postMessage",
-            channel=channel,
-            text=text,
-            blocks=blocks,
-            metadata={"event_type": EVENT_TYPE, "event_payload": metadata},
-            unfurl_links=False,
-        )
+        place = {"thread_ts": thread.split(":")[1]} if thread else {}
+        answer = self.call("chat.postMessage", channel=channel, unfurl_links=False, **place, **_described(message))
         return f"{answer['channel']}:{answer['ts']}"
 
-    def update(self, reference: str, *, text: str, blocks: Sequence[Any], metadata: dict[str, str]) -> None:
+    def update(self, reference: str, message: dict[str, Any]) -> None:
         """Replace a message. Slack takes the channel's id only, which is why the reference holds it."""
-        channel, _, ts = reference.rpartition(":")
-        self.call(
-            "chat.update",
-            channel=channel,
-            ts=ts,
-            text=text,
-            blocks=blocks,
-            metadata={"event_type": EVENT_TYPE, "event_payload": metadata},
-        )
+        channel, ts = reference.split(":")[:2]
+        self.call("chat.update", channel=channel, ts=ts, **_described(message))
+
+    def replies(self, reference: str) -> Iterator[dict[str, Any]]:
+        """Yield the metadata of the replies that :meth:`post` left in a message's thread.
+
+        :raises PermanentError: the app lacks the scope to read (``channels:history``).
+        """
+        channel, ts = reference.split(":")[:2]
+        for message in self._messages("conversations.replies", channel=channel, ts=ts):
+            if message["ts"] != ts:
+                yield (message.get("metadata") or {}).get("event_payload") or {}
+
+    def upload(self, name: str, content: bytes, *, title: str) -> str:
+        """Upload a file that is shared with nobody; returns its id, for a block of type ``image``.
+
+        Slack looks at a file before it lets a message show it: for some seconds such a block is invalid.
+
+        :raises PermanentError: the app lacks the scope ``files:write``, or the workspace takes no files.
+        """
+        place = self.call("files.getUploadURLExternal", filename=name, length=len(content), alt_txt=title[:1_000])
+        self._patiently(lambda: self._put(place["upload_url"], content), "upload of a file")
+        self.call("files.completeUploadExternal", files=[{"id": place["file_id"], "title": title}])
+        return str(place["file_id"])
 
     def posted(self, channel: str, *, since: int) -> Iterator[tuple[dict[str, Any], str]]:
         """Yield the metadata and reference of the messages that :meth:`post` left in a channel, newest first.
@@ -146,26 +211,19 @@ class SlackHook(BaseHook):
         :raises PermanentError: the app lacks the scopes to read (``channels:read``, ``channels:history``).
         """
         channel_id = self._channel_id(channel)
-        cursor = ""
-        for _ in range(10):
-            answer = self.call(
-                "conversations.history",
-                channel=channel_id,
-                oldest=f"{since / 1000:.6f}",
-                include_all_metadata=True,
-                limit=999,
-                cursor=cursor,
-            )
-            for message in answer["messages"]:
-                metadata = message.get("metadata") or {}
-                if metadata.get("event_type") == EVENT_TYPE:
-                    yield metadata.get("event_payload") or {}, f"{channel_id}:{message['ts']}"
-            cursor = (answer.get("response_metadata") or {}).get("next_cursor", "")
-            if not cursor:
-                return
+        for message in self._messages("conversations.history", channel=channel_id, oldest=f"{since / 1000:.6f}"):
+            metadata = message.get("metadata") or {}
+            if metadata.get("event_type") == EVENT_TYPE:
+                yield metadata.get("event_payload") or {}, f"{channel_id}:{message['ts']}"
 
     def check(self) -> str:
-        """Ask Slack who the token belongs to; returns what to tell the user."""
+        """Ask Slack who the token belongs to; returns what to tell the user. Of a webhook, look at the URL only."""
+        if self.is_webhook:
+            if not (self.connection.password or "").strip():
+                raise PermanentError(f"Slack: connection {self.slack_conn_id} has no password, the URL of the webhook")
+            if not str(self.client.url).startswith(("https://", "http://")):
+                raise PermanentError(f"Slack: the webhook of connection {self.slack_conn_id} is no URL with https")
+            return "Slack: the webhook's URL has the right form; it is asked with the first alert"
         answer = self.call("auth.test")
         return f"Slack knows the token as {answer.get('user')} of {answer.get('team')}"
 
@@ -174,18 +232,50 @@ class SlackHook(BaseHook):
         try:
             return True, self.check()
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
-            return False, str(error)
+            return False, self._redacted(str(error))
 
-    def _call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _patiently(self, ask: Callable[[], Any], what: str) -> Any:
+        left = self.retries
+        while True:
+            try:
+                return self._asking(ask, what)
+            except RetryableError as error:
+                if not left or error.retry_after is None or error.retry_after > LONGEST_WAIT_S:
+                    raise
+                left -= 1
+                self.log.warning("%s; it is asked again in %.0f s", error, error.retry_after)
+                sleep(error.retry_after)
+
+    def _asking(self, ask: Callable[[], Any], what: str) -> Any:
         from slack_sdk.errors import SlackApiError, SlackClientError
 
         try:
-            answer = self.client.api_call(method, json=arguments)
+            return ask()
         except SlackApiError as error:
-            raise self._refused(method, error.response) from error
+            response = error.response
+            raise self._refused(what, response.status_code, response.data, response.headers) from error
+        except HTTPError as error:
+            raise self._refused(what, error.code, error.read().decode(errors="replace"), error.headers) from error
         except (SlackClientError, OSError, HTTPException) as error:
-            raise RetryableError(f"{self._asked(method)} got no answer: {error}") from error
-        return dict(answer.data)
+            said = self._redacted(str(error))
+            raise RetryableError(f"{self._asked(what)} got no answer: {said}") from (None if self.is_webhook else error)
+
+    def _put(self, url: str, content: bytes) -> None:
+        """Slack's servers for files are others than those of its methods, and take no token."""
+        proxy = self.client.proxy
+        opener = build_opener(*([ProxyHandler({"http": proxy, "https": proxy})] if proxy else []))
+        request = Request(url, content, {"Content-Type": "application/octet-stream"})  # noqa: S310  as Slack says
+        with opener.open(request, timeout=self.client.timeout) as answer:
+            answer.read()
+
+    def _messages(self, method: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        cursor = ""
+        for _ in range(10):
+            answer = self.call(method, include_all_metadata=True, limit=999, cursor=cursor, **arguments)
+            yield from answer["messages"]
+            cursor = (answer.get("response_metadata") or {}).get("next_cursor", "")
+            if not cursor:
+                return
 
     def _channel_id(self, channel: str) -> str:
         if re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel):
@@ -202,19 +292,33 @@ class SlackHook(BaseHook):
                 break
         raise PermanentError(f"{self._asked('conversations.list')}: there is no channel {channel}")
 
-    def _refused(self, method: str, response: Any) -> AirisError:
-        data = response.data if isinstance(response.data, dict) else {}
-        code = str(data.get("error", ""))
-        status = "" if response.status_code == 200 else f"HTTP {response.status_code} "
-        said = f"{self._asked(method)} answered {status}{code}".rstrip()
+    def _refused(self, what: str, status: int, body: Any, headers: Any) -> AirisError:
+        """What an answer says: the Web API's is an object, that of a webhook its word for the error."""
+        data = body if isinstance(body, dict) else {}
+        code = str(data.get("error", "")) or (body.strip() if isinstance(body, str) and self.is_webhook else "")
+        code = code if re.fullmatch(r"\w{1,64}", code) else ""
+        said = f"{self._asked(what)} answered {'' if status == 200 else f'HTTP {status} '}{code}".rstrip()
         if details := (data.get("response_metadata") or {}).get("messages"):
             said += f" ({'; '.join(map(str, details))})"
-        if code in _PASSING or response.status_code == 429 or response.status_code >= 500:
-            wait = {name.lower(): str(value) for name, value in response.headers.items()}.get("retry-after", "")
-            limited = response.status_code == 429 and wait.isdigit()
+        if code in _PASSING or status == 429 or status >= 500:
+            wait = {name.lower(): str(value) for name, value in headers.items()}.get("retry-after", "")
+            limited = status == 429 and wait.isdigit()
             return RetryableError(said, retry_after=float(wait) if limited else None)
         advice = _ADVICE.get(code, "").format(conn_id=self.slack_conn_id, needed=data.get("needed", "that it lacks"))
-        return PermanentError(f"{said}: {advice}" if advice else said, detail=code, status=response.status_code)
+        return PermanentError(f"{said}: {advice}" if advice else said, detail=code, status=status)
 
-    def _asked(self, method: str) -> str:
-        return f"Slack (connection {self.slack_conn_id}): {method}"
+    def _redacted(self, text: str) -> str:
+        """Without the webhook's address, which is a secret."""
+        if "connection" not in self.__dict__ or not self.is_webhook:
+            return text
+        secret = (self.connection.password or "").strip()
+        for part in (secret, re.sub(r"^\w+://[^/]*", "", secret)):
+            text = text.replace(part, "***") if len(part) > 4 else text
+        return text
+
+    def _asked(self, what: str) -> str:
+        return f"Slack (connection {self.slack_conn_id}): {what}"
+
+
+def _described(message: dict[str, Any]) -> dict[str, Any]:
+    return message | {"metadata": {"event_type": EVENT_TYPE, "event_payload": message["metadata"]}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterator
 from time import monotonic
 from types import SimpleNamespace
@@ -11,12 +13,12 @@ import httpx2
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_airis.errors import RetryableError
+from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.hooks.slack import SlackHook
 from airflow_provider_airis.operators.pagerduty import AirisToPagerDutyOperator
 from airflow_provider_airis.operators.slack import AirisToSlackOperator
-from airflow_provider_airis.records import Notification
+from airflow_provider_airis.records import Metric, Notification
 from sandbox.process import Server
 from tests.contract.peers import Silent
 
@@ -32,8 +34,8 @@ class StandIn:
         self.url = self.server.url
         self.http = httpx2.Client(base_url=self.url)
 
-    def seen(self) -> list[dict[str, Any]]:
-        return self.http.get("/_sandbox/requests").json()
+    def seen(self, what: str = "requests") -> list[dict[str, Any]]:
+        return self.http.get(f"/_sandbox/{what}").json()
 
     def fault(self, call: str, **what: Any) -> None:
         self.http.post("/_sandbox/faults", json={"call": call, **what}).raise_for_status()
@@ -43,20 +45,28 @@ class StandIn:
         self.server.stop()
 
 
+@pytest.fixture(scope="module")
+def stand_ins() -> Iterator[dict[str, StandIn]]:
+    running = {stem: StandIn(f"sandbox.{stem}") for stem in ("slack", "pagerduty")}
+    yield running
+    for stand_in in running.values():
+        stand_in.stop()
+
+
 @pytest.fixture
-def slack(connect: Callable[..., str]) -> Iterator[StandIn]:
-    stand_in = StandIn("sandbox.slack")
+def slack(stand_ins: dict[str, StandIn], connect: Callable[..., str]) -> StandIn:
+    stand_in = stand_ins["slack"]
+    stand_in.http.post("/_sandbox/reset").raise_for_status()
     connect("slack_default", conn_type="slack", password=TOKEN, extra={"base_url": f"{stand_in.url}/api/"})
-    yield stand_in
-    stand_in.stop()
+    return stand_in
 
 
 @pytest.fixture
-def pagerduty(connect: Callable[..., str]) -> Iterator[StandIn]:
-    stand_in = StandIn("sandbox.pagerduty")
+def pagerduty(stand_ins: dict[str, StandIn], connect: Callable[..., str]) -> StandIn:
+    stand_in = stand_ins["pagerduty"]
+    stand_in.http.post("/_sandbox/reset").raise_for_status()
     connect("pagerduty_events_default", conn_type="pagerduty_events", host=stand_in.url, password=KEY)
-    yield stand_in
-    stand_in.stop()
+    return stand_in
 
 
 @pytest.fixture
@@ -102,6 +112,66 @@ def test_one_alert_is_one_slack_message_from_firing_to_resolved(slack, fire):
     assert "ada" in str(acknowledged["blocks"])
     assert resolved["blocks"][0]["text"]["text"].startswith("✅ Resolved")
     assert [(n.channel, n.target, n.status) for n in ledger(alert_id)] == [("slack", "#alerts", "resolved")]
+    replies = slack.seen("replies")
+    assert {reply["thread_ts"] for reply in replies} == {message["ts"]}
+    assert [re.sub(r"\d+ s$", "", reply["text"]) for reply in replies] == [
+        "👀 Acknowledged by ada after ",
+        "✅ Resolved after ",
+    ]
+
+
+def test_a_change_of_severity_is_told_in_the_thread(slack, fire):
+    alert_id = fire(severity="low")
+    to_slack(alert_id)
+    fire(severity="critical")
+    to_slack(alert_id)
+    (reply,) = slack.seen("replies")
+    assert reply["text"].startswith("🚨 Critical now, firing for ")
+
+
+def test_replies_can_be_turned_off(slack, fire, monkeypatch):
+    alert_id = fire()
+    to_slack(alert_id)
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+        monkeypatch.setenv("AIRFLOW__AIRIS_SLACK__REPLIES", "False")
+        to_slack(alert_id)
+        assert slack.seen("replies") == []
+        hub.resolve(alert_id)
+        to_slack(alert_id, replies=True)
+    assert len(slack.seen("replies")) == 1
+
+
+@pytest.mark.parametrize("applied", [True, False], ids=["posted", "not posted"])
+def test_a_reply_that_was_not_confirmed_is_there_once(slack, fire, applied):
+    alert_id = fire()
+    to_slack(alert_id)
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+        slack.fault("chat.postMessage", status=503, applied=applied)
+        with pytest.raises(RetryableError):
+            to_slack(alert_id)
+        to_slack(alert_id, tries=2)
+        hub.resolve(alert_id)
+        to_slack(alert_id)
+    assert [reply["text"][:6] for reply in slack.seen("replies")] == ["👀 Ackn", "✅ Reso"]
+
+
+def test_where_the_thread_cannot_be_read_a_reply_is_left_out_rather_than_doubled(slack, fire, capsys):
+    alert_id = fire()
+    reference = to_slack(alert_id)["reference"]
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+    slack.http.post("/_sandbox/tokens", json={"token": TOKEN, "scopes": ["chat:write"]})
+    slack.fault("chat.postMessage", status=503, applied=True)
+    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
+    with AirisHook() as hub:
+        alert = hub.alert(alert_id)
+    with pytest.raises(RetryableError):
+        task.send(alert, reference, url="https://hub.example.com", again=False)
+    assert task.send(alert, reference, url="https://hub.example.com", again=True) == reference
+    assert len(slack.seen("replies")) == 1
+    assert "is not told; its message shows the state: Slack (connection slack_default)" in capsys.readouterr().out
 
 
 def test_one_alert_is_one_incident_from_firing_to_resolved(pagerduty, fire):
@@ -295,8 +365,187 @@ def test_hostile_and_endless_text_is_shown_as_text_within_the_vendors_limits(sla
     (message,), (event,) = slack.seen(), pagerduty.seen()
     assert "<!channel>" not in str(message["blocks"]) + message["text"]
     assert "&lt;!channel&gt;" in str(message["blocks"])
-    assert message["blocks"][2]["text"]["text"].endswith("…")
+    assert re.search(r"\n… and \d+ more lines$", message["blocks"][2]["text"]["text"])
     assert len(event["payload"]["summary"]) <= 1024
+
+
+WEBHOOK = "/services/T0AIRIS/B0AIRIS/t0ken-that-nobody-may-see"
+
+
+@pytest.fixture
+def webhook(slack: StandIn, connect: Callable[..., str]) -> StandIn:
+    """The same connection, but an incoming webhook's."""
+    connect("slack_default", conn_type="slackwebhook", password=f"{slack.url}{WEBHOOK}")
+    return slack
+
+
+def test_a_webhook_posts_each_change_once(webhook, fire):
+    alert_id = fire(severity="low")
+    references = [to_slack(alert_id)["reference"]]
+    with AirisHook() as hub:
+        fire(severity="critical")
+        references.append(to_slack(alert_id)["reference"])
+        hub.acknowledge(alert_id, by="ada")
+        references.append(to_slack(alert_id)["reference"])
+        to_slack(alert_id)
+        hub.resolve(alert_id)
+        references.append(to_slack(alert_id)["reference"])
+        to_slack(alert_id)
+    told = [(request["kind"], request["blocks"][0]["text"]["text"]) for request in webhook.seen()]
+    assert [kind for kind, _ in told] == ["message"] * 4
+    assert [text.split()[1] for _, text in told] == ["LOW", "CRITICAL", "CRITICAL", "Resolved:"]
+    assert webhook.seen("replies") == []
+    assert len({*references}) == 4
+
+
+def test_a_state_that_the_reference_tells_is_not_posted_again(webhook, fire):
+    alert_id = fire()
+    reference = to_slack(alert_id)["reference"]
+    with AirisHook() as hub:
+        task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
+        assert task.send(hub.alert(alert_id), reference, url="https://hub", again=True) == reference
+    assert len(webhook.seen()) == 1
+
+
+def test_an_answer_of_a_webhook_that_was_lost_makes_one_message_more(webhook, fire, capsys):
+    alert_id = fire()
+    webhook.fault("webhook", status=503, applied=True)
+    with pytest.raises(RetryableError, match="answered HTTP 503"):
+        to_slack(alert_id)
+    to_slack(alert_id, tries=2)
+    assert len(webhook.seen()) == 2
+    assert "it is posted again" in capsys.readouterr().out
+
+
+def test_a_webhooks_rate_limit_is_waited_for(webhook, fire):
+    webhook.fault("webhook", status=429, headers={"Retry-After": "0"}, json={"text": "rate_limited"})
+    to_slack(fire())
+    assert len(webhook.seen()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "says"),
+    [
+        (404, "no_service", "no_service: the webhook is gone; make a new one"),
+        (410, "channel_is_archived", "channel_is_archived: the channel is archived"),
+        (403, "action_prohibited", "action_prohibited: the workspace lets the webhook not post there"),
+        (400, "invalid_blocks", "HTTP 400 invalid_blocks"),
+    ],
+)
+def test_what_a_webhook_refuses_fails_the_task_for_good_and_gives_nothing_away(
+    webhook, fire, caplog, status, word, says
+):
+    caplog.set_level("DEBUG")
+    webhook.fault("webhook", status=status, json={"text": word})
+    alert_id = fire()
+    with pytest.raises(AirflowFailException, match=says) as failure:
+        to_slack(alert_id)
+    assert WEBHOOK not in str(failure.value) + caplog.text
+    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
+    assert task.refuses_all(PermanentError(says, detail=word, status=status)) == (status != 400)
+
+
+@pytest.mark.parametrize(
+    ("fields", "works", "says"),
+    [
+        ({"conn_type": "slackwebhook", "password": "T0/B0/x"}, True, "has the right form"),
+        ({"conn_type": "slack", "password": "https://hooks.slack.com/services/T0/B0/x"}, True, "has the right form"),
+        ({"conn_type": "slackwebhook"}, False, "has no password, the URL of the webhook"),
+        ({"conn_type": "slackwebhook", "password": "ftp://example.com/x"}, False, "is no URL with https"),
+    ],
+)
+def test_a_webhooks_connection_is_looked_at_only(connect, fields, works, says):
+    connect("slack_default", **fields)
+    answered, told = SlackHook().test_connection()
+    assert answered == works
+    assert says in told
+
+
+def test_a_webhook_that_is_not_there_may_come_back_and_gives_nothing_away(connect, caplog):
+    caplog.set_level("DEBUG")
+    with Silent() as peer:
+        url = peer.url
+    connect("slack_default", conn_type="slack", password=f"{url}{WEBHOOK}")
+    with pytest.raises(RetryableError, match="got no answer") as absent:
+        SlackHook().send({"text": "x"})
+    assert WEBHOOK not in str(absent.value) + caplog.text
+
+
+@pytest.fixture
+def ruled(hub: Any, airis: str, request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Sends points that make a rule of their own fire, and returns the alert's id."""
+
+    def ruled(name: str) -> str:
+        rule = {"name": name, "metric": name, "aggregation": "max", "window_s": 60, "severity": "critical"}
+        rule |= {"comparator": ">", "threshold": 2000}
+        headers = {"Authorization": f"Bearer {hub.token}"}
+        answer = httpx2.post(f"{hub.url}/api/v1/rules", json=rule, headers=headers)
+        assert answer.is_success, answer.text
+        now = round(time.time() * 1000) // 60_000 * 60_000
+        with AirisHook() as hook:
+            for minute in range(-50, 1):
+                value = 2_500.0 if minute == 0 else 1_000.0 + minute
+                hook.ingest([Metric("endpoint", name, value, "ms", {"variant": "blue"}, now + minute * 60_000)])
+            return next(alert.id for alert in hook.alerts() if alert.name == name)
+
+    return ruled
+
+
+def illustrated(alert_id: str) -> tuple[AirisToSlackOperator, str | None]:
+    """Deliver, then draw; returns the reference after it."""
+    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
+    with AirisHook() as hub:
+        alert = hub.alert(alert_id)
+        reference = task.send(alert, None, url="https://hub.example.com", again=False)
+        assert reference
+        return task, task.illustrate(hub, alert, reference, url="https://hub.example.com")
+
+
+def test_a_chart_of_the_metric_is_put_into_the_message_and_stays_there(slack, ruled):
+    task, reference = illustrated(alert_id := ruled("latency_charted"))
+    (file,) = slack.seen("files")
+    assert file["title"] == "latency_charted in ms, max over 60 s"
+    assert reference
+    assert reference.endswith(f":{file['id']}")
+    assert slack.http.get(f"/files/{file['id']}").content.startswith(b"\x89PNG\r\n\x1a\n")
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+        assert task.send(hub.alert(alert_id), reference, url="https://hub.example.com", again=False) == reference
+        found = task.send(hub.alert(alert_id), None, url="https://hub.example.com", again=True)
+    assert found == reference
+    posted, *updates = slack.seen()
+    assert "image" not in {block["type"] for block in posted["blocks"]}
+    for update in updates:
+        assert [block["slack_file"] for block in update["blocks"] if block["type"] == "image"] == [{"id": file["id"]}]
+    assert slack.seen("replies")[0]["text"].startswith("✅ Resolved")
+
+
+def test_without_the_scope_for_files_the_message_stands_and_is_said_once(slack, ruled, capsys):
+    slack.http.post("/_sandbox/tokens", json={"token": TOKEN, "scopes": ["chat:write"]})
+    task, reference = illustrated(alert_id := ruled("latency_without_scope"))
+    assert reference is None
+    with AirisHook() as hub:
+        assert task.illustrate(hub, hub.alert(alert_id), "C0ALERTS001:1.0", url="") is None
+    assert capsys.readouterr().out.count("add the scope files:write") == 1
+    assert [request["kind"] for request in slack.seen()] == ["message"]
+
+
+def test_an_alert_without_points_has_no_chart(slack, fire):
+    _, reference = illustrated(fire())
+    assert reference is None
+    assert slack.seen("files") == []
+    assert [request["kind"] for request in slack.seen()] == ["message"]
+
+
+def test_a_chart_that_slack_shows_no_more_is_left_out(slack, fire):
+    alert_id = fire()
+    reference = f"{to_slack(alert_id)['reference']}:F0GONE00001"
+    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+        shown = task.send(hub.alert(alert_id), reference, url="https://hub.example.com", again=False)
+    assert f"{shown}:F0GONE00001" == reference
+    assert [request["kind"] for request in slack.seen()] == ["message", "update"]
 
 
 def events(hub: Any, event_type: str, alert_id: str) -> list[dict[str, Any]]:

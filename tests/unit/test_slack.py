@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import msgspec
 import pytest
 from slack_sdk.models.blocks import Block
 
-from airflow_provider_airis.operators.slack import blocks, text
+from airflow_provider_airis.operators.slack import message, reply, text
 from airflow_provider_airis.records import Alert
+from sandbox.slack import MOST_CHARS, _block_faults, _texts
 
 URL = "https://hub.example.com/dashboard?alert=a1"
 GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures/slack/messages.json").read_text(encoding="utf-8"))
@@ -25,8 +27,15 @@ def alert(**fields: Any) -> Alert:
     )
 
 
+def blocks(alert: Alert, url: str) -> list[dict[str, Any]]:
+    """All blocks of its message: header, fields, description, context, buttons."""
+    shown = message(alert, url)
+    return [*shown["blocks"], *shown["attachments"][0]["blocks"]]
+
+
 def valid(shown: list[dict[str, Any]]) -> None:
-    """What slack_sdk's models check of blocks."""
+    """What the stand-in, and slack_sdk's models, check of blocks."""
+    assert _block_faults("", shown, set()) == []
     for block in shown:
         parsed = Block.parse(block)
         assert parsed is not None
@@ -37,9 +46,10 @@ def valid(shown: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
 def test_the_message_is_the_golden_one(case):
     subject = msgspec.convert(case["alert"], Alert)
-    assert text(subject) == case["text"]
-    assert blocks(subject, case["url"]) == case["blocks"]
-    valid(case["blocks"])
+    assert message(subject, case["url"]) == case["message"]
+    assert text(subject) == case["message"]["text"]
+    assert reply(subject) == case["reply"]
+    valid(blocks(subject, case["url"]))
 
 
 @pytest.mark.parametrize("severity", ["critical", "high", "medium", "low", "warning", "info"])
@@ -58,6 +68,8 @@ def test_text_of_any_length_keeps_slacks_limits(filler, length):
     shown = blocks(subject, URL)
     valid(shown)
     assert len(text(subject)) <= 3_000
+    assert len(reply(subject)) <= 3_000
+    assert sum(map(len, _texts(shown))) <= MOST_CHARS
     fields, description, context = shown[1]["fields"], shown[2]["text"], shown[3]["elements"][0]
     assert all(len(field["text"]) <= 2_000 for field in fields)
     assert len(description["text"]) <= 3_000
@@ -86,13 +98,53 @@ def test_times_are_utc_wherever_it_runs(monkeypatch):
         time.tzset()
 
 
-def test_only_a_firing_alert_can_be_acknowledged():
+def test_buttons_are_those_that_fit_the_state():
     buttons = {
-        status: [button["text"]["text"] for button in blocks(alert(status=status), URL)[-1]["elements"]]
+        status: [
+            (button["action_id"], button["text"]["text"], button.get("value"))
+            for button in blocks(alert(status=status), URL)[-1]["elements"]
+        ]
         for status in ("firing", "acknowledged", "resolved")
     }
+    acknowledge = ("airis_acknowledge", "Acknowledge", "a1")
+    others = [("airis_resolve", "Resolve", "a1"), ("airis_silence_1h", "Silence 1 h", "a1")]
+    link = ("view_dashboard", "View Dashboard", None)
     assert buttons == {
-        "firing": ["View Dashboard", "Acknowledge"],
-        "acknowledged": ["View Dashboard"],
-        "resolved": ["View Dashboard"],
+        "firing": [acknowledge, *others, link],
+        "acknowledged": [*others, link],
+        "resolved": [link],
     }
+
+
+def test_a_colour_is_the_severitys_until_somebody_has_it_or_it_is_over():
+    colours = {
+        (severity, status): message(alert(severity=severity, status=status), URL)["attachments"][0]["color"]
+        for severity in ("critical", "high", "medium", "low")
+        for status in ("firing", "acknowledged", "resolved")
+    }
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in colours.values())
+    assert len({colour for (_, status), colour in colours.items() if status == "firing"}) == 4
+    assert len({colour for (_, status), colour in colours.items() if status != "firing"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"severity": "critical", "updated_at": 720_000}, "🚨 Critical now, firing for 12 min"),
+        ({"status": "acknowledged", "acknowledged_by": "<@U1> & ada", "updated_at": 45_000},
+         "👀 Acknowledged by &lt;@U1&gt; &amp; ada after 45 s"),
+        ({"status": "acknowledged", "updated_at": 7_200_000}, "👀 Acknowledged after 2 h"),
+        ({"status": "resolved", "updated_at": 400_000_000}, "✅ Resolved after 4 d"),
+        ({"id": "group-0123456789abcdef", "name": "3 of a & b"}, "🚨 High now, firing for 0 s: 3 of a &amp; b"),
+    ],
+)
+def test_a_thread_is_told_what_has_changed(fields, said):
+    assert reply(alert(**fields)) == said
+
+
+def test_a_chart_is_shown_with_its_threshold():
+    shown = message(alert(threshold=2_000_000.0), URL, picture="F0123456789")["blocks"][1]
+    assert shown["slack_file"] == {"id": "F0123456789"}
+    assert shown["title"]["text"] == shown["alt_text"]
+    assert shown["alt_text"].endswith("UTC; the dashed line is the threshold, 2,000,000.0")
+    assert _block_faults("", [shown], {"F0123456789"}) == []
