@@ -13,7 +13,8 @@ import pytest
 from airflow_provider_airis.catalog import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[2]
-DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
+EXAMPLES = sorted((ROOT / "airflow_provider_airis" / "example_dags").glob("*.py"))
+DAG_FILES = [*sorted((ROOT / "dags").glob("*.py")), *EXAMPLES]
 
 # Parses one Dag file as the Dag processor does, in a process that may neither reach for a network nor for a connection.
 PARSE = """
@@ -71,6 +72,12 @@ def test_a_dag_explains_itself_and_is_safe_to_enable(parsed, name):
     assert dag["doc_md"]
     assert dag.get("catchup", False) is False
     assert dag["max_active_runs"] <= 4
+
+
+@pytest.mark.parametrize("name", [path.stem for path in EXAMPLES])
+def test_an_example_waits_until_somebody_wants_it(parsed, name):
+    assert parsed[name]["dags"][name]["is_paused_upon_creation"] is True
+    assert "example" in parsed[name]["dags"][name]["tags"]
 
 
 def test_every_scheduled_system_has_its_dags(parsed):
