@@ -32,6 +32,45 @@ SETTINGS = {
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
 }
+# What a user writes.
+OWN = """
+from datetime import UTC, datetime
+
+from airflow.sdk import DAG, Param, task
+from airflow_provider_airis.assets import alerts, told
+from airflow_provider_airis.notifications.airis import AirisNotifier
+from airflow_provider_airis.sensors.alerts import AirisAlertSensor
+
+OWN = {"catchup": False, "is_paused_upon_creation": False}
+
+with DAG("own_fails", schedule=None, params={"fail": True}, **OWN):
+
+    @task(
+        on_failure_callback=AirisNotifier(alert_type="own", model_id="{{ ti.task_id }}"),
+        on_success_callback=AirisNotifier(status="resolved"),
+    )
+    def train(params):
+        if params["fail"]:
+            raise RuntimeError("no data")
+
+    train()
+
+with DAG("own_told", schedule=[alerts("own", "alert_type=own", changes=["fired", "resolved"])], **OWN):
+
+    @task
+    def tell(triggering_asset_events=None):
+        return [[alert["id"], alert["status"]] for alert in told(triggering_asset_events)]
+
+    tell()
+
+with DAG("own_waits", schedule="@continuous", start_date=datetime(2026, 1, 1, tzinfo=UTC), max_active_runs=1, **OWN):
+
+    @task
+    def react(alert):
+        return alert["id"]
+
+    react(AirisAlertSensor(task_id="wait", matchers=["alert_type=own"]).output)
+"""
 
 
 class World:
@@ -139,11 +178,14 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> None:
         time.sleep(0.5)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with Airflow(tmp_path / "airflow", settings=SETTINGS) as airflow:
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    with Airflow(folder / "airflow", settings=SETTINGS) as airflow:
+        (airflow.home / "dags").mkdir()
+        (airflow.home / "dags" / "own.py").write_text(OWN)
         airflow.migrate()
-        world = World(airflow, tmp_path)
+        world = World(airflow, folder)
         try:
             airflow.start()
             airflow.wait()
@@ -197,3 +239,59 @@ def test_whatever_dies_no_alert_is_missed_or_doubled(world: World, capsys: pytes
     incidents = httpx2.get(f"{world.receivers['pagerduty'].url}/_sandbox/incidents").json()
     doubled = [key for key, count in Counter(i["dedup_key"] for i in incidents).items() if count > 1]
     assert doubled == [], seed
+
+
+def test_users_own_dags_are_started_waited_for_and_told_of_by_alerts_though_the_triggerer_dies(world: World) -> None:
+    world.unpause(paused=True)
+    airflow = world.airflow
+
+    def consumers() -> list[int]:
+        return [
+            world.client.get(f"/api/v1/consumers/airflow-{name}").status_code
+            for name in ("alerts:own", "own_waits.wait")
+        ]
+
+    def own() -> list[dict[str, Any]]:
+        found = world.client.get("/api/v1/alerts", params={"limit": 5000}).raise_for_status().json()["alerts"]
+        return [alert for alert in reversed(found) if alert["alert_type"] == "own"]
+
+    def results(dag_id: str, task_id: str) -> list[Any]:
+        runs = airflow.call("GET", f"/dags/{dag_id}/dagRuns", params={"order_by": "id"})["dag_runs"]
+        paths = [
+            f"/dags/{dag_id}/dagRuns/{run['dag_run_id']}/taskInstances/{task_id}"
+            for run in runs
+            if run["state"] == "success"
+        ]
+        return [airflow.call("GET", f"{path}/xcomEntries/return_value")["value"] for path in paths]
+
+    def told() -> list[tuple[str, str]]:
+        events = airflow.call("GET", "/assets/events", params={"order_by": "timestamp"})["asset_events"]
+        payloads = [event["extra"]["payload"] for event in events]
+        return [(payload["alert"]["id"], payload["change"]) for payload in payloads]
+
+    until(lambda: consumers() == [200, 200])
+    airflow.call("POST", "/dags/own_fails/dagRuns", json={"logical_date": None})
+    until(own)
+    (failed,) = own()
+    assert (failed["name"], failed["model_id"], failed["status"]) == ("own_fails.train failed", "train", "firing")
+    until(lambda: results("own_waits", "react") and results("own_told", "tell"))
+
+    body = {"severity": "low", "alert_type": "own"}
+    for name in ("before it dies", "while it is dead"):
+        world.client.post("/api/v1/alerts", json=body | {"name": name}).raise_for_status()
+        if name == "before it dies":
+            world.kill("triggerer")
+    airflow.call("POST", "/dags/own_fails/dagRuns", json={"logical_date": None, "conf": {"fail": False}})
+    until(lambda: own()[0]["status"] == "resolved")
+    ids = [alert["id"] for alert in own()]
+    until(lambda: {*ids} <= {*results("own_waits", "react")} and (failed["id"], "resolved") in told())
+
+    # In their order; the triggerer may have died before the hub heard that something was told.
+    assert list(dict.fromkeys(results("own_waits", "react"))) == ids
+    expected = [(alert_id, "fired") for alert_id in ids] + [(failed["id"], "resolved")]
+    assert sorted(set(told())) == sorted(expected)
+    assert len(told()) <= len(expected) + 1
+    assert results("own_told", "tell")[0] == [[failed["id"], "firing"]]
+    run = airflow.call("GET", "/dags/own_waits/dagRuns", params={"order_by": "id"})["dag_runs"][0]["dag_run_id"]
+    links = airflow.call("GET", f"/dags/own_waits/dagRuns/{run}/taskInstances/wait/links")["extra_links"]
+    assert links == {"AIRIS-MON alert": f"{world.hub.url}/dashboard?alert={failed['id']}"}
