@@ -130,7 +130,8 @@ class AirisNotifier(BaseNotifier):
             "tags": about | (self.tags or {}),
             "fingerprint": fingerprint,
         }
-        alert = hub.fire(self.name or f"{what} failed", self.severity, **fields)
+        happened = "missed its deadline" if context.get("deadline") else "failed"
+        alert = hub.fire(self.name or f"{what} {happened}", self.severity, **fields)
         self.log.info("Told the hub: %s", hub.dashboard_url(alert.id))
 
 
@@ -160,6 +161,6 @@ def _description(context: Mapping[str, Any]) -> str:
     error = context.get("exception") or context.get("reason")
     said = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error or "")
     if context.get("deadline"):
-        said = said or f"missed its deadline of {_of(context['deadline'], 'deadline_time')}"
+        said = said or f"It was due at {_of(context['deadline'], 'deadline_time')}."
     log_url = _of(context.get("ti"), "log_url")
     return "\n".join(filter(None, (str(redact(said))[:LONGEST], log_url)))

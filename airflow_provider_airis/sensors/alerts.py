@@ -25,7 +25,8 @@ class AirisAlertSensor(BaseSensorOperator):
     With matchers it succeeds with the next change of an alert that fits, which its place in the feed is then moved
     behind: each such change ends the wait of one run, also if it came when none waited. The alert is its XCom,
     :class:`~airflow_provider_airis.records.Alert`'s fields. Two runs side by side would be told the same: give the Dag
-    ``max_active_runs=1``.
+    ``max_active_runs=1``. Airflow does not start mapped tasks in the triggerer: each of them waits in a worker, at a place
+    with its map index behind.
 
     Without matchers it succeeds once the feed holds anything behind the place, or, with a system, at the time that its
     dispatch has asked to be woken at. Whoever runs behind it reads the changes and commits the sequence; until then
@@ -80,12 +81,13 @@ class AirisAlertSensor(BaseSensorOperator):
         )
         self.start_from_trigger = True
 
-    def execute(self, context: Context) -> dict[str, Any] | None:  # noqa: ARG002
-        """Wait without a triggerer, where a task is run by hand: ``dag.test()``."""
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        """Wait without a triggerer, where a task is mapped, or run by hand: ``dag.test()``."""
         from airflow_provider_airis.hooks.airis import AirisHook
 
         if self.matchers is not None:
-            return asyncio.run(self._told())
+            index = getattr(context.get("ti"), "map_index", -1)
+            return asyncio.run(self._told(f"{self.dag_id}.{self.task_id}" + (f".{index}" if index >= 0 else "")))
         with AirisHook(self.airis_conn_id, system=self.system) as hub:
             while True:
                 due = hub.committed(f"{hub.consumer}-due") if self.system else 0
@@ -94,10 +96,11 @@ class AirisAlertSensor(BaseSensorOperator):
                     return None
                 self.log.info("Nothing has changed yet")
 
-    async def _told(self) -> dict[str, Any]:
-        trigger = AirisAlertTrigger(self.airis_conn_id, self.consumer, None, self.matchers, self.changes, self.catchup)
-        if not self.consumer:
-            trigger.system = f"{self.dag_id}.{self.task_id}"
+    async def _told(self, place: str) -> dict[str, Any]:
+        system = None if self.consumer else place
+        trigger = AirisAlertTrigger(
+            self.airis_conn_id, self.consumer, system, self.matchers, self.changes, self.catchup
+        )
         feed = AlertFeed(**trigger.serialize()[1])
         async for told, (sequence, _) in feed.open_stream():
             await feed.settle(sequence)

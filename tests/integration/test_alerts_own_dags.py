@@ -363,6 +363,8 @@ def test_a_task_that_is_run_by_hand_returns_one_alert_and_the_next_run_the_next(
     assert [sensor.execute({})["id"] for _ in range(2)] == expected
     assert AirisAlertLink().get_link(sensor, ti_key=None).endswith(expected[1])
     assert place("by_hand.wait") == end()
+    assert sensor.execute({"ti": SimpleNamespace(map_index=2)})["id"] == expected[0]
+    assert place("by_hand.wait.2")
 
 
 def test_a_hub_that_is_down_when_an_event_is_stored_hears_of_it_when_it_is_back(hub, fire, mine, monkeypatch):
@@ -503,7 +505,7 @@ def test_a_deadline_that_is_missed_is_told_from_the_event_loop(airis):
 
     asyncio.run(miss())
     (alert,) = found("late")
-    assert (alert.name, alert.description) == ("late failed", "missed its deadline of 2026-11-23T00:00:00Z")
+    assert (alert.name, alert.description) == ("late missed its deadline", "It was due at 2026-11-23T00:00:00Z.")
 
 
 def test_a_hub_that_cannot_be_told_is_logged_and_fails_nothing(connect, monkeypatch, capsys):
