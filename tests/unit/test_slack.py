@@ -131,8 +131,10 @@ def test_a_colour_is_the_severitys_until_somebody_has_it_or_it_is_over():
     ("fields", "said"),
     [
         ({"severity": "critical", "updated_at": 720_000}, "🚨 Critical now, firing for 12 min"),
-        ({"status": "acknowledged", "acknowledged_by": "<@U1> & ada", "updated_at": 45_000},
-         "👀 Acknowledged by &lt;@U1&gt; &amp; ada after 45 s"),
+        (
+            {"status": "acknowledged", "acknowledged_by": "<@U1> & ada", "updated_at": 45_000},
+            "👀 Acknowledged by &lt;@U1&gt; &amp; ada after 45 s",
+        ),
         ({"status": "acknowledged", "updated_at": 7_200_000}, "👀 Acknowledged after 2 h"),
         ({"status": "resolved", "updated_at": 400_000_000}, "✅ Resolved after 4 d"),
         ({"id": "group-0123456789abcdef", "name": "3 of a & b"}, "🚨 High now, firing for 0 s: 3 of a &amp; b"),
