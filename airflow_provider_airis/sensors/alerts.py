@@ -25,8 +25,8 @@ class AirisAlertSensor(BaseSensorOperator):
     With matchers it succeeds with the next change of an alert that fits, which its place in the feed is then moved
     behind: each such change ends the wait of one run, also if it came when none waited. The alert is its XCom,
     :class:`~airflow_provider_airis.records.Alert`'s fields. Two runs side by side would be told the same: give the Dag
-    ``max_active_runs=1``. Airflow does not start mapped tasks in the triggerer: each of them waits in a worker, at a place
-    with its map index behind.
+    ``max_active_runs=1``. Airflow does not start mapped tasks in the triggerer: each waits in a worker, at a place that
+    ends with its map index.
 
     Without matchers it succeeds once the feed holds anything behind the place, or, with a system, at the time that its
     dispatch has asked to be woken at. Whoever runs behind it reads the changes and commits the sequence; until then
