@@ -208,10 +208,11 @@ def _check(conn_id: str) -> int:
             file=sys.stderr,
         )
         return 1
-    system = next((system for system in SYSTEMS if system.connection_type == connection.conn_type), None)
+    types = {kind: system for system in SYSTEMS for kind in (system.connection_type, *system.more_types)}
+    system = types.get(connection.conn_type or "")
     if system is None:
-        types = ", ".join(sorted({system.connection_type for system in SYSTEMS}))
-        print(f"{conn_id}: has type {connection.conn_type!r}; this provider connects {types}", file=sys.stderr)
+        known = ", ".join(sorted(types))
+        print(f"{conn_id}: has type {connection.conn_type!r}; this provider connects {known}", file=sys.stderr)
         return 1
     works, answer = _hook(system)(conn_id).test_connection()
     print(f"{conn_id} ({system.title}): {answer}", file=sys.stdout if works else sys.stderr)

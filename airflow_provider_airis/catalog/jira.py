@@ -14,6 +14,7 @@ ROW = System(
     url="https://developer.atlassian.com/cloud/jira/platform/rest/v2/intro/",
     # Not the Atlassian provider's "jira": whoever registers a type second only adds a warning to every start.
     connection_type="airis_jira",
+    more_types=("jira",),
     conn_id="jira_default",
     tested_against="a server of our own that checks what Jira Cloud and Data Center check",
     form=Form(

@@ -13,6 +13,7 @@ ROW = System(
     summary="one message an alert, updated as the alert changes",
     url="https://docs.slack.dev/reference/methods/chat.postMessage",
     connection_type="slack",
+    more_types=("slackwebhook",),
     requires=("apache-airflow-providers-slack>=9.11",),
     tested_against="a server of our own that checks what Slack checks, called through slack_sdk",
     target="#alerts",

@@ -78,6 +78,7 @@ class System:
     :param stem: the one word that names it everywhere: module, Dag, fixture folder, docs page, extra.
     :param prefix: the same word in class names.
     :param connection_type: Airflow's connection type; ours only where ``form`` is given.
+    :param more_types: others' connection types that its hook takes as well.
     :param conn_id: the default connection's id, where its provider gives it another than ``<connection_type>_default``.
     :param requires: what its extra installs.
     :param schedule: cron of ``airis_sync_<stem>``, and ``delay_s``: how long after a window's end the source shows it.
@@ -96,6 +97,7 @@ class System:
     url: str
     connection_type: str
     tested_against: str
+    more_types: tuple[str, ...] = ()
     conn_id: str = ""
     requires: tuple[str, ...] = ()
     form: Form | None = None

@@ -93,6 +93,18 @@ class Evaluation(msgspec.Struct, frozen=True):
     series: list[SeriesRef] = []
 
 
+class EventChange(msgspec.Struct, frozen=True):
+    """An event in the hub's feed of them."""
+
+    sequence: int
+    event: Event
+
+
+class _EventChanges(msgspec.Struct):
+    changes: list[EventChange]
+    sequence: int
+
+
 class _UserSyncAnswer(IngestAnswer, frozen=True):
     applied: bool = True
     created: int = 0
@@ -222,6 +234,12 @@ class AirisHook(ApiHook):
         params = {"source": source, "event_type": event_type, "limit": limit}
         answer = self.decode(self.request("GET", f"{API}/events", params=params), dict[str, Any])
         return self._converted(answer.get("events"), list[dict[str, Any]])
+
+    def event_changes(self, *, after: int, limit: int = 500) -> tuple[list[EventChange], int]:
+        """Read the feed of events behind ``after``: the events in the order of their arrival, and up to where."""
+        params = {"after": after, "limit": limit}
+        page = self.decode(self.request("GET", f"{API}/events/changes", params=params), _EventChanges)
+        return page.changes, page.sequence
 
     def sync_users(
         self,

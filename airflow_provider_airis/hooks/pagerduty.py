@@ -1,4 +1,4 @@
-"""PagerDuty's Events API v2."""
+"""PagerDuty's Events API v2: alerts and changes."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ class PagerDutyHook(ApiHook):
             dict[str, Any],
         )
         return str(answer.get("dedup_key") or event.get("dedup_key", ""))
+
+    def change(self, event: dict[str, Any]) -> None:
+        """Send a change event, which PagerDuty shows beside the service's incidents.
+
+        It has no key by which PagerDuty would know a repetition: sent again it is there twice, so only one that was
+        turned away with 429 is.
+
+        :param event: ``{payload: {summary, source, timestamp, custom_details}, links}``; the routing key is added here.
+        :raises PermanentError: PagerDuty calls the event invalid, or the key is none of 32 characters.
+
+        See https://developer.pagerduty.com/docs/events-api-v2/send-change-events/
+        """
+        self.request("POST", "/v2/change/enqueue", json={"routing_key": self._routing_key, **event})
 
     def check(self) -> str:
         """Look at the key only: the Events API has no request without an effect."""

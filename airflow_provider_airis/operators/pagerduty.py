@@ -1,17 +1,31 @@
-"""Alerts as PagerDuty incidents: triggered, acknowledged and resolved with the alert."""
+"""Alerts as PagerDuty incidents, triggered, acknowledged and resolved with the alert; deployments as its changes."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.deliver import AirisToOperator, cut
-from airflow_provider_airis.records import Alert, iso
+from airflow_provider_airis.operators.deliver import OF_THE_ALERT, AirisToOperator, cut
+from airflow_provider_airis.operators.texts import cut_lines
+from airflow_provider_airis.records import Alert, Event, iso
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.context import Context
 
 SUMMARY_CHARS = 1_024
 DEDUP_KEY_CHARS = 255
-DETAIL_CHARS = 10_000
+# However they are encoded, an event stays below PagerDuty's 512 KB.
+DETAIL_CHARS = 20_000
+TAGS, TAG_CHARS = 50, 200
+CHANGES = ("model_alias_changed",)
+DAY_MS = 86_400_000
+PAGE = 1_000
 
 _SEVERITIES = {
     "critical": "critical",
@@ -42,13 +56,14 @@ def event(alert: Alert, url: str) -> dict[str, Any]:
             "class": cut(alert.alert_type or "monitoring", SUMMARY_CHARS),
             "custom_details": {
                 "alert_id": alert.id,
-                "description": cut(alert.description, DETAIL_CHARS),
+                "description": cut_lines(alert.description, DETAIL_CHARS),
                 "model_id": model_id,
                 "environment": environment,
                 "threshold": alert.threshold,
                 "current_value": alert.current_value,
                 "duration": alert.duration,
                 "dashboard_url": url,
+                **({"tags": _tags(alert)} if alert.tags else {}),
             },
         }
         body["client"] = "AIRIS-MON"
@@ -60,6 +75,31 @@ def event(alert: Alert, url: str) -> dict[str, Any]:
 def dedup_key(alert: Alert) -> str:
     """By which PagerDuty knows that events are of one alert."""
     return f"airis-mon-{alert.id}"[:DEDUP_KEY_CHARS]
+
+
+def change(event: Event) -> dict[str, Any]:
+    """The change event of an alias that was moved, without the routing key.
+
+    See https://developer.pagerduty.com/docs/events-api-v2/send-change-events/
+    """
+    its = {name: cut(str(value), TAG_CHARS) for name, value in event.data.items() if value is not None}
+    name = f"{its.get('model_name', event.source)}@{its.get('alias', '')}"
+    old, new = its.get("old_version"), its.get("version")
+    summary = f"{name} is version {new} now" if new else f"{name} is gone"
+    return {
+        "payload": {
+            "summary": cut(f"{summary}, it was version {old}" if old else summary, SUMMARY_CHARS),
+            "source": cut(event.source, SUMMARY_CHARS),
+            "timestamp": iso(event.timestamp),
+            "custom_details": dict([*its.items()][:TAGS]),
+        },
+        "links": [],
+    }
+
+
+def _tags(alert: Alert) -> dict[str, str]:
+    shown = {cut(name, TAG_CHARS): cut(value, TAG_CHARS) for name, value in [*alert.tags.items()][:TAGS]}
+    return {**shown, "…": f"and {len(alert.tags) - TAGS:,} more"} if len(alert.tags) > TAGS else shown
 
 
 class AirisToPagerDutyOperator(AirisToOperator):
@@ -88,3 +128,71 @@ class AirisToPagerDutyOperator(AirisToOperator):
         PagerDuty drops an acknowledge or resolve of what it was never told.
         """
         return str(self.hook.enqueue(event(alert, url)))
+
+
+class AirisChangesToPagerDutyOperator(BaseOperator):
+    """Sends what was deployed to PagerDuty, as change events: the aliases that were moved in a model registry.
+
+    It reads the hub's feed of events from where it was last time, which the hub keeps under
+    ``<consumer>-pagerduty-changes``, and moves that place after each event that was sent. PagerDuty cannot tell a
+    repetition, so a crash between the two makes one change event more. The first time, it sends those of the last day.
+
+    An event that PagerDuty calls invalid is left out, and the task fails at its end and names it. Any other error
+    leaves the place where it is.
+
+    :param pagerduty_events_conn_id: connection of type ``pagerduty_events``, whose integration key names the service.
+    :param airis_conn_id: connection of the hub.
+
+    See https://developer.pagerduty.com/docs/events-api-v2/send-change-events/
+    """
+
+    template_fields: Sequence[str] = ("pagerduty_events_conn_id", "airis_conn_id")
+    ui_color = "#fdecea"
+
+    def __init__(
+        self,
+        *,
+        pagerduty_events_conn_id: str = "pagerduty_events_default",
+        airis_conn_id: str = "airis_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pagerduty_events_conn_id = pagerduty_events_conn_id
+        self.airis_conn_id = airis_conn_id
+
+    def execute(self, context: Context) -> dict[str, int]:  # noqa: ARG002
+        """Send what is new; returns ``{sequence, sent}``: the place in the feed, and how many were sent."""
+        from airflow_provider_airis.hooks.airis import AirisHook
+        from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
+
+        sent, refused = 0, []
+        with (
+            AirisHook(self.airis_conn_id, system="pagerduty-changes") as hub,
+            PagerDutyHook(self.pagerduty_events_conn_id) as pagerduty,
+        ):
+            try:
+                place = hub.place()
+                after, oldest = place.sequence, 0 if place.updated_at else round(time.time() * 1000) - DAY_MS
+                while (page := hub.event_changes(after=after, limit=PAGE))[0]:
+                    for one in page[0]:
+                        if one.event.event_type not in CHANGES or one.event.timestamp < oldest:
+                            continue
+                        try:
+                            pagerduty.change(change(one.event))
+                            sent += 1
+                        except PermanentError as error:
+                            if error.status not in OF_THE_ALERT or re.search(
+                                "routing.?key", error.detail, re.IGNORECASE
+                            ):
+                                raise
+                            refused.append(f"{one.event.key}: {error}")
+                        hub.commit(hub.consumer, one.sequence)
+                    after = page[1]
+                    hub.commit(hub.consumer, after)
+            except PermanentError as error:
+                raise AirflowFailException(str(error)) from error
+        if refused:
+            raise AirflowFailException(
+                f"{len(refused)} change events were refused, {sent} were not: {'; '.join(refused[:5])}"
+            )
+        return {"sequence": after, "sent": sent}

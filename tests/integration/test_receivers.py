@@ -16,9 +16,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.hooks.slack import SlackHook
-from airflow_provider_airis.operators.pagerduty import AirisToPagerDutyOperator
+from airflow_provider_airis.operators.pagerduty import AirisChangesToPagerDutyOperator, AirisToPagerDutyOperator
 from airflow_provider_airis.operators.slack import AirisToSlackOperator
-from airflow_provider_airis.records import Metric, Notification
+from airflow_provider_airis.records import Event, Metric, Notification
 from sandbox.process import Server
 from tests.contract.peers import Silent
 
@@ -546,6 +546,83 @@ def test_a_chart_that_slack_shows_no_more_is_left_out(slack, fire):
         shown = task.send(hub.alert(alert_id), reference, url="https://hub.example.com", again=False)
     assert f"{shown}:F0GONE00001" == reference
     assert [request["kind"] for request in slack.seen()] == ["message", "update"]
+
+
+def moved(key: str, *, at: int | None = None, event_type: str = "model_alias_changed", **data: Any) -> Event:
+    its = {"registry": "mlflow", "model_name": "fraud", "alias": "champion", "old_version": "1", "version": "2"}
+    return Event(event_type, "mlflow-fraud", "info", at or round(time.time() * 1000), its | data, key)
+
+
+@pytest.fixture
+def deployed(
+    hub: Any, pagerduty: StandIn, connect: Callable[..., str], request: pytest.FixtureRequest
+) -> Callable[..., Any]:
+    """Sends events to the hub, then the changes to PagerDuty; the place is the test's own, and begins at the end."""
+    extra = {"consumer": request.node.name}
+    connect("airis_default", conn_type="airis", host=hub.url, password=hub.token, extra=extra)
+
+    with AirisHook(system="pagerduty-changes") as hook:
+        after = 0
+        while (page := hook.event_changes(after=after))[0]:
+            after = page[1]
+        hook.commit(hook.consumer, after, force=True)
+
+    def deployed(*events: Event) -> dict[str, int]:
+        with AirisHook() as hook:
+            hook.ingest(events)
+        return AirisChangesToPagerDutyOperator(task_id="changes").execute({})
+
+    return deployed
+
+
+def test_the_first_time_changes_of_the_last_day_are_sent(pagerduty, deployed, hub, connect):
+    connect("airis_default", conn_type="airis", host=hub.url, password=hub.token, extra={"consumer": "new"})
+    ago = round(time.time() * 1000) - 2 * 86_400_000
+    deployed(moved("ancient", at=ago, alias="ancient"), moved("recent", alias="recent"))
+    told = [change["payload"]["custom_details"]["alias"] for change in pagerduty.seen("changes")]
+    assert "recent" in told
+    assert "ancient" not in told
+
+
+def test_an_alias_that_was_moved_is_a_change_event_once(pagerduty, deployed):
+    other = moved("other", event_type="model_registered")
+    assert deployed(moved("first"), other, moved("second", version=None))["sent"] == 2
+    assert deployed()["sent"] == 0
+    first, second = pagerduty.seen("changes")
+    assert first["payload"]["summary"] == "fraud@champion is version 2 now, it was version 1"
+    assert first["payload"]["source"] == "mlflow-fraud"
+    assert first["payload"]["custom_details"]["registry"] == "mlflow"
+    assert second["payload"]["summary"] == "fraud@champion is gone, it was version 1"
+    assert pagerduty.seen() == []
+
+
+def test_a_change_whose_answer_was_lost_is_there_once_more_and_nothing_else_is(pagerduty, deployed):
+    pagerduty.fault("change", status=503, applied=True)
+    with pytest.raises(RetryableError):
+        deployed(moved("lost 1", alias="one"), moved("lost 2", alias="two"))
+    deployed()
+    told = [change["payload"]["custom_details"]["alias"] for change in pagerduty.seen("changes")]
+    assert told == ["one", "one", "two"]
+
+
+def test_a_change_that_is_called_invalid_is_named_and_holds_back_no_other(pagerduty, deployed):
+    invalid = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'summary' is wrong"]}
+    pagerduty.fault("change", status=400, json=invalid)
+    with pytest.raises(
+        AirflowFailException, match=r"1 change events were refused, 1 were not: bad: .*'summary' is wrong"
+    ):
+        deployed(moved("bad", alias="one"), moved("good", alias="two"))
+    deployed()
+    assert [change["payload"]["custom_details"]["alias"] for change in pagerduty.seen("changes")] == ["two"]
+
+
+def test_a_change_waits_for_a_key_that_pagerduty_knows(pagerduty, deployed, caplog):
+    invalid = {"status": "invalid event", "message": "Event object is invalid", "errors": ["Invalid routing key"]}
+    pagerduty.fault("change", status=400, json=invalid)
+    with pytest.raises(AirflowFailException, match="Invalid routing key") as failure:
+        deployed(moved("waits"))
+    assert KEY not in str(failure.value) + caplog.text
+    assert deployed()["sent"] == 1
 
 
 def events(hub: Any, event_type: str, alert_id: str) -> list[dict[str, Any]]:

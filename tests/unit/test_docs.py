@@ -115,9 +115,9 @@ def load(path: str) -> Any:
 
 def check_connection(conn_id: str, connection: Connection, connect: Callable[..., str]) -> None:
     """It is of a type that a system uses, and that system's hook takes it without opening anything."""
-    system = next(system for system in SYSTEMS if system.connection_type == connection.conn_type)
+    system = next(s for s in SYSTEMS if connection.conn_type in (s.connection_type, *s.more_types))
     fields = {name: getattr(connection, name) for name in ("host", "login", "password", "schema", "port")}
-    connect(conn_id, conn_type=system.connection_type, extra=connection.extra_dejson, **fields)
+    connect(conn_id, conn_type=connection.conn_type, extra=connection.extra_dejson, **fields)
     hook = load(system.hook_class)(conn_id)
     if system.form:
         assert connection.extra_dejson.keys() <= {field.name for field in system.form.fields}

@@ -12,8 +12,8 @@ import pytest
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
-from airflow_provider_airis.operators.pagerduty import event
-from airflow_provider_airis.records import Alert
+from airflow_provider_airis.operators.pagerduty import change, event
+from airflow_provider_airis.records import Alert, Event
 from sandbox.airflow import free_port
 from tests.contract.peers import Silent, always
 
@@ -47,11 +47,35 @@ def test_severities_are_pagerdutys():
 def test_text_of_any_length_keeps_pagerdutys_limits(filler):
     long = filler * 600_000
     fields = ("name", "description", "source", "model_id", "environment", "alert_type")
-    body = event(alert(id="i" * 400, **dict.fromkeys(fields, long)), URL)
+    tags = {f"{filler * 300}{number}": long for number in range(200)}
+    body = event(alert(id="i" * 400, tags=tags, **dict.fromkeys(fields, long)), URL)
+    assert body["payload"]["custom_details"]["tags"]["…"] == "and 150 more"
     assert len(body["payload"]["summary"]) == 1_024
     assert body["payload"]["summary"].endswith("…")
     assert len(body["dedup_key"]) <= 255
     assert len(json.dumps({"routing_key": KEY, **body})) < 512 * 1024
+
+
+@pytest.mark.parametrize("filler", ["x", "🚨", "\x00"])
+def test_a_change_of_any_length_keeps_pagerdutys_limits(filler):
+    data = {f"{number}": filler * 600_000 for number in range(100)} | {"model_name": filler * 2_000, "version": 1}
+    body = change(Event("model_alias_changed", filler * 2_000, "info", 0, data, "k"))
+    assert len(body["payload"]["summary"]) <= 1_024
+    assert len(json.dumps({"routing_key": KEY, **body})) < 512 * 1024
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (None, "2", "fraud@champion is version 2 now"),
+        ("1", "2", "fraud@champion is version 2 now, it was version 1"),
+        ("1", None, "fraud@champion is gone, it was version 1"),
+    ],
+)
+def test_a_change_says_what_was_deployed(old, new, said):
+    data = {"registry": "r", "model_name": "fraud", "alias": "champion", "old_version": old, "version": new}
+    payload = change(Event("model_alias_changed", "mlflow-fraud", "info", 1795168920000, data, "k"))["payload"]
+    assert (payload["summary"], payload["timestamp"]) == (said, "2026-11-20T10:02:00Z")
 
 
 @pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row["about"])
