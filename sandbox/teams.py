@@ -127,13 +127,14 @@ def _check(element: dict[str, Any]) -> None:
 
 
 def _html(card: dict[str, Any]) -> str:
-    heading, facts, description = card["body"]
+    heading, facts, *description = card["body"]
     (title,) = heading["items"]
     shown = [f"<h2>{html.escape(title['inlines'][0]['text'])}</h2>"]
     for fact in facts["items"]:
         label, value = (html.escape(run["text"]) for run in fact["inlines"])
         shown.append(f"<div><b>{label}</b>{value}</div>")
-    shown.append(f"<p>{html.escape(description['inlines'][0]['text'])}</p>")
+    lines = "<br>".join(html.escape(line["inlines"][0]["text"]) for line in description)
+    shown.append(f"<p>{lines}</p>")
     shown += [
         f'<a class="button" href="{html.escape(action["url"])}">{html.escape(action["title"])}</a>'
         for action in card["actions"]

@@ -147,8 +147,9 @@ class _Canvas:
 
     def box(self, left: int, top: int, width: int, height: int, ink: int) -> None:
         left, right = max(0, left), min(WIDTH, left + width)
-        for row in self.rows[max(0, top) : max(0, top + height)]:
-            row[left:right] = bytes([ink]) * max(0, right - left)
+        if left < right:
+            for row in self.rows[max(0, top) : max(0, top + height)]:
+                row[left:right] = bytes([ink]) * (right - left)
 
     def line(self, x0: int, y0: int, x1: int, y1: int, ink: int, *, thick: int = 1) -> None:
         if y0 == y1:

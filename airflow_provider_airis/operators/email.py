@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.operators.deliver import AirisToOperator, cut
+from airflow_provider_airis.operators.texts import cut_lines
 from airflow_provider_airis.records import Alert, from_ms, iso
 
 SUBJECT_CHARS = 200
@@ -56,7 +57,8 @@ def mail(alert: Alert, url: str, *, sender: str, to: str, first: str | None) -> 
     if alert.status == "resolved":
         fields["Resolved at"] = iso(alert.updated_at)
     fields = {name: cut(_line(value), FIELD_CHARS) for name, value in fields.items()}
-    description = cut(re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]", " ", alert.description or "N/A"), DESCRIPTION_CHARS)
+    description = re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]", " ", alert.description or "N/A")
+    description = cut_lines(description, DESCRIPTION_CHARS)
 
     # EmailMessage, the newer class, loses and doubles blanks where it folds a subject that is not ASCII.
     message = MIMEMultipart("alternative")

@@ -27,6 +27,8 @@ CLOCKS_MS = 300_000
 # What chat.update answers of a message that was deleted, is another app's, or too old to be edited.
 GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 _LOOKING = threading.Lock()
+# How the reference of what a webhook has posted begins.
+WEBHOOK = "webhook:"
 # Seconds between attempts to show a file that was uploaded just now: Slack looks at it first.
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 _DRAWING = threading.Lock()
@@ -165,13 +167,12 @@ class AirisToSlackOperator(AirisToOperator):
         """Update the message and reply to it, or post the first one; returns ``<channel id>:<ts>[:<chart's file>]``.
 
         A message that can no longer be updated is followed by a new one, unless there is only its end to tell. Of a
-        webhook the reference is the state that was posted, ``<status>:<updated_at>``.
+        webhook the reference is the state that was posted, ``webhook:<status>:<updated_at>``.
         """
         if self.hook.is_webhook:
             return self._post_anew(alert, reference, url, again=again)
         told = reference is not None
-        if reference is None and again:
-            reference = self._find(alert)
+        reference = self._known(alert, reference, again=again)
         if reference is not None:
             try:
                 reference = self._update(alert, reference, url)
@@ -183,14 +184,7 @@ class AirisToSlackOperator(AirisToOperator):
                 if told or alert.status != "firing":
                     self._reply(alert, reference, again=again)
                 return reference
-        if alert.status == "resolved":
-            return reference
-        try:
-            return str(self.hook.post(self.target, self._message(alert, url)))
-        except RetryableError:
-            with _LOOKING:
-                self._earlier = None  # it may have been posted since the channel was read
-            raise
+        return reference if alert.status == "resolved" else self._post(alert, url)
 
     def illustrate(self, hub: AirisHook, alert: Alert, reference: str, *, url: str) -> str | None:
         """Put a chart of the hour before the alert fired into its message, one at a time; never raises.
@@ -265,7 +259,7 @@ class AirisToSlackOperator(AirisToOperator):
             self.log.warning("The thread of alert %s is not told; its message shows the state: %s", alert.id, error)
 
     def _post_anew(self, alert: Alert, reference: str | None, url: str, *, again: bool) -> str:
-        state = f"{alert.status}:{alert.updated_at}"
+        state = f"{WEBHOOK}{alert.status}:{alert.updated_at}"
         if reference == state:
             return state
         if again:
@@ -274,6 +268,20 @@ class AirisToSlackOperator(AirisToOperator):
             )
         self.hook.send(message(alert, url))
         return state
+
+    def _post(self, alert: Alert, url: str) -> str:
+        try:
+            return str(self.hook.post(self.target, self._message(alert, url)))
+        except RetryableError:
+            with _LOOKING:
+                self._earlier = None  # it may have been posted since the channel was read
+            raise
+
+    def _known(self, alert: Alert, reference: str | None, *, again: bool) -> str | None:
+        """The message that shows the alert already."""
+        if reference is not None and reference.startswith(WEBHOOK):
+            return None  # posted when the connection was another
+        return self._find(alert) if reference is None and again else reference
 
     def _find(self, alert: Alert) -> str | None:
         """The message that an earlier try has left. The channel is read once for all alerts that ask."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from airflow_provider_airis.operators.deliver import AirisToOperator, cut
+from airflow_provider_airis.operators.texts import cut_lines
 from airflow_provider_airis.records import Alert, iso
 
 VERSION = "1.4"
@@ -22,7 +23,8 @@ _STYLES = {"critical": "attention", "high": "attention", "medium": "warning", "w
 def card(alert: Alert, url: str, *, follows: str | None = None) -> dict[str, Any]:
     """The Adaptive Card of an alert's state.
 
-    Everything that comes from the alert is a run of a rich text, which Teams does not read as Markdown.
+    Everything that comes from the alert is a run of a rich text, which Teams does not read as Markdown; it has no line
+    breaks either, so each line of the description is a text of its own.
 
     :param follows: when the alert's first card was posted, if this is a later one: no card can be changed.
 
@@ -55,7 +57,7 @@ def card(alert: Alert, url: str, *, follows: str | None = None) -> dict[str, Any
         "body": [
             {"type": "Container", "style": style, "bleed": True, "items": [heading]},
             {"type": "Container", "items": facts},
-            _text(_shortened(alert.description or "N/A")),
+            *_description(alert.description or "N/A"),
         ],
         "actions": [{"type": "Action.OpenUrl", "title": "View Dashboard", "url": url}],
         "msteams": {"width": "Full"},
@@ -98,7 +100,14 @@ def _fact(name: str, value: str) -> dict[str, Any]:
     return {"type": "RichTextBlock", "inlines": [label, {"type": "TextRun", "text": value}]}
 
 
-def _shortened(value: str) -> str:
-    while (size := len(msgspec.json.encode(value))) > DESCRIPTION_BYTES:
-        value = cut(value, min(len(value) - 1, len(value) * DESCRIPTION_BYTES // size))
-    return value
+def _description(value: str) -> list[dict[str, Any]]:
+    shown, most = value, len(value)
+    while len(msgspec.json.encode(lines := _lines(shown))) > DESCRIPTION_BYTES:
+        most = min(len(shown), most) * 9 // 10
+        shown = cut_lines(value, most)
+    return lines
+
+
+def _lines(value: str) -> list[dict[str, Any]]:
+    first, *others = (_text(line or " ") for line in value.split("\n"))
+    return [first, *({**line, "spacing": "None"} for line in others)]

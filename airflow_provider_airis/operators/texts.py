@@ -15,7 +15,7 @@ def cut_lines(value: str, most: int) -> str:
     while left >= len(lines[kept]):
         left -= len(lines[kept]) + 1
         kept += 1
-    if left > most // 4:
+    if not kept or left > most // 4:
         return cut(value, most)  # the next line alone is what is too long
     return "\n".join([*lines[:kept], f"… and {len(lines) - kept:,} more lines"])
 

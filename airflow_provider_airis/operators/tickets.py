@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from airflow_provider_airis.operators.deliver import cut
+from airflow_provider_airis.operators.texts import cut_lines
 from airflow_provider_airis.records import Alert, iso
 
 FIELD_CHARS = 300
@@ -29,7 +30,7 @@ def described(alert: Alert, url: str, most: int) -> str:
     lines = [_TITLES[alert.status].format(alert.severity.upper()), ""]
     lines += [f"{name}: {cut(' '.join(value.split()), FIELD_CHARS)}" for name, value in fields.items()]
     head, tail = _clean("\n".join(lines) + "\n\n"), f"\n\nDashboard: {url}"
-    return f"{head}{cut(_clean(alert.description) or 'N/A', max(1, most - len(head) - len(tail)))}{tail}"
+    return f"{head}{cut_lines(_clean(alert.description) or 'N/A', max(1, most - len(head) - len(tail)))}{tail}"
 
 
 def _clean(value: str) -> str:

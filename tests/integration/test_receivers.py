@@ -407,6 +407,20 @@ def test_a_state_that_the_reference_tells_is_not_posted_again(webhook, fire):
     assert len(webhook.seen()) == 1
 
 
+def test_a_connection_may_become_a_bots_or_a_webhooks_while_alerts_are_open(webhook, fire, connect):
+    alert_id = fire()
+    to_slack(alert_id)
+    bot = {"conn_type": "slack", "password": TOKEN, "extra": {"base_url": f"{webhook.url}/api/"}}
+    connect("slack_default", **bot)
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+        assert to_slack(alert_id)["reference"].startswith("C0ALERTS001:")
+        hub.resolve(alert_id)
+    connect("slack_default", conn_type="slackwebhook", password=f"{webhook.url}{WEBHOOK}")
+    assert to_slack(alert_id)["reference"].startswith("webhook:resolved:")
+    assert [request["kind"] for request in webhook.seen()] == ["message"] * 3
+
+
 def test_an_answer_of_a_webhook_that_was_lost_makes_one_message_more(webhook, fire, capsys):
     alert_id = fire()
     webhook.fault("webhook", status=503, applied=True)

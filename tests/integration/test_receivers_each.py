@@ -6,7 +6,10 @@ Slack and PagerDuty, which came first, have theirs in test_receivers.py.
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -283,6 +286,52 @@ def test_an_error_that_passes_is_left_to_airflow_and_reported_only_at_the_last_t
     with pytest.raises(RetryableError):
         side.deliver(alert_id, tries=4)
     assert len(reported(hub, alert_id)) == 1
+
+
+class Counted:
+    """Passes connections on to a receiver, and counts them."""
+
+    def __init__(self, url: str) -> None:
+        self._to = (urlsplit(url).hostname or "", urlsplit(url).port or 0)
+        self.connections = 0
+
+    def __enter__(self) -> Counted:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                here = self._socket.accept()[0]
+                self.connections += 1
+                there = socket.create_connection(self._to)
+                for one, other in ((here, there), (there, here)):
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pass(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65_536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@pytest.mark.parametrize("receiver", [r for r in RECEIVERS if r.stem != "email"], ids=lambda receiver: receiver.stem)
+def test_all_that_an_operator_sends_goes_over_one_connection(receiver, servers, airis, connect, fire):
+    alerts = [fire(fingerprint=f"one-{receiver.stem}-{number}") for number in range(3)]
+    with Counted(servers[receiver.stem]) as counted, AirisHook() as hub:
+        side = Side(receiver, counted.url, connect)
+        task = load(side.row.operator_class)(task_id=receiver.stem, alert_id="", target=side.target)
+        for alert_id in alerts:
+            task.show(hub.alert(alert_id), url="https://hub.example.com", again=False)
+        task.close()
+    assert counted.connections == 1
 
 
 def one(stem: str) -> Any:

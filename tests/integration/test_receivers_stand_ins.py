@@ -105,6 +105,104 @@ def test_slack_names_the_scope_that_is_missing(slack):
     assert (answer["error"], answer["needed"]) == ("missing_scope", "chat:write")
 
 
+def posted(slack: httpx2.Client, **message: Any) -> Any:
+    return call(slack, "chat.postMessage", {"channel": "#alerts", "text": "x", **message})
+
+
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [
+        ({"type": "actions", "elements": [{"text": {"type": "plain_text", "text": "x" * 76}}]}, "less than 76"),
+        (
+            {"type": "actions", "elements": [{"text": {"type": "plain_text", "text": "x"}, "value": "x" * 2_001}]},
+            "less than 2001",
+        ),
+        (
+            {"type": "actions", "elements": [{"text": {"type": "plain_text", "text": "x"}, "action_id": "a"}] * 2},
+            "unique",
+        ),
+        ({"type": "image", "alt_text": "x", "slack_file": {"id": "F0NOBODY001"}}, "invalid slack file"),
+        ({"type": "image", "image_url": "https://example.com/x.png"}, "alt_text"),
+    ],
+)
+def test_slack_names_the_block_that_is_invalid_in_an_attachment_too(slack, block, says):
+    for message in ({"blocks": [block]}, {"attachments": [{"color": "#b3261e", "blocks": [block]}]}):
+        answer = posted(slack, **message)
+        assert answer["error"] == "invalid_blocks"
+        assert says in answer["response_metadata"]["messages"][0]
+
+
+def test_slack_bounds_all_texts_together_and_knows_colours(slack):
+    assert posted(slack, blocks=[section("x" * 2_700)] * 5)["error"] == "msg_blocks_too_long"
+    assert posted(slack, attachments=[{"color": "reddish"}])["error"] == "invalid_blocks"
+
+
+def test_slack_keeps_replies_out_of_the_channel(slack):
+    first = posted(slack)
+    reply = posted(slack, thread_ts=first["ts"], metadata={"event_type": "e", "event_payload": {"a": "b"}})
+    asked: dict[str, Any] = {"channel": first["channel"], "oldest": first["ts"]}
+    listed = call(slack, "conversations.history", asked)["messages"]
+    assert [message["ts"] for message in listed] == [first["ts"]]
+    asked = {"channel": first["channel"], "ts": first["ts"], "include_all_metadata": True}
+    replies = call(slack, "conversations.replies", asked)["messages"]
+    assert [message["ts"] for message in replies] == [first["ts"], reply["ts"]]
+    assert replies[1]["metadata"]["event_payload"] == {"a": "b"}
+    assert posted(slack, thread_ts="1.000001")["error"] == "thread_not_found"
+
+
+def test_slack_shows_a_file_once_it_is_uploaded_and_looked_at(slack):
+    assert call(slack, "files.getUploadURLExternal", {"filename": "x", "length": 3})["error"] == "invalid_arguments"
+    form = {"filename": "x.png", "length": "3"}
+    place = slack.post("/api/files.getUploadURLExternal", data=form, headers=TOKEN).json()
+    files = {"files": [{"id": place["file_id"], "title": "t"}]}
+    assert call(slack, "files.completeUploadExternal", files)["error"] == "file_not_found"
+    slack.post(place["upload_url"], content=b"abc").raise_for_status()
+    assert call(slack, "files.completeUploadExternal", files)["ok"]
+    image = {"type": "image", "alt_text": "x", "slack_file": {"id": place["file_id"]}}
+    assert posted(slack, blocks=[image])["error"] == "invalid_blocks"
+    for _ in range(100):
+        if (answer := posted(slack, blocks=[image]))["ok"]:
+            break
+    assert slack.get(f"/files/{place['file_id']}").content == b"abc"
+    update = {"channel": answer["channel"], "ts": answer["ts"], "text": "y"}
+    call(slack, "chat.update", update)
+    assert slack.get("/_sandbox/requests").json()[-1]["blocks"] == [image]
+    call(slack, "chat.update", update | {"blocks": []})
+    assert slack.get("/_sandbox/requests").json()[-1]["blocks"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/services/T0/B0/good", b'{"text": "x"}', 200, "ok"),
+        ("/services/T0/B0/gone", b'{"text": "x"}', 404, "no_service"),
+        ("/services/T0/B0/good", b"{", 400, "invalid_payload"),
+        ("/services/T0/B0/good", b'{"text": ""}', 400, "no_text"),
+        ("/services/T0/B0/good", b'{"text": "x", "blocks": [{"type": "unheard-of"}]}', 400, "invalid_blocks"),
+    ],
+)
+def test_a_slack_webhook_answers_with_words(slack, path, body, status, says):
+    answer = slack.post(path, content=body)
+    assert (answer.status_code, answer.text) == (status, says)
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ({"routing_key": "short", "payload": {"summary": "s"}}, "routing_key"),
+        ({"routing_key": KEY, "payload": {"summary": ""}}, "summary"),
+        ({"routing_key": KEY, "payload": {"summary": "x" * 1_025}}, "summary"),
+        ({"routing_key": KEY, "payload": {"summary": "s", "timestamp": "today"}}, "timestamp"),
+        ({"routing_key": KEY, "payload": {"summary": "s"}, "links": ["https://x"]}, "links"),
+        ([], "JSON object"),
+    ],
+)
+def test_pagerduty_refuses_changes_that_are_none(pagerduty, event, says):
+    answer = pagerduty.post("/v2/change/enqueue", json=event)
+    assert answer.status_code == 400
+    assert says in " ".join(answer.json()["errors"])
+
+
 def test_slack_knows_no_other_method(slack):
     assert call(slack, "chat.delete", {})["error"] == "unknown_method"
 
