@@ -154,11 +154,12 @@ class World:
 
     def kill_tasks(self) -> None:
         """Whatever runs a task's code."""
-        session = self.airflow.processes["scheduler"].pid
-        for found in psutil.Process(session).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if not found.children():
-                    found.kill()
+        # A worker that waits for its next task holds the queue's lock; killed, it would keep the others from theirs.
+        for worker in psutil.Process(self.airflow.processes["scheduler"].pid).children():
+            for found in worker.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if not found.children():
+                        found.kill()
 
     def kill_hub(self) -> None:
         port = self.hub.port
