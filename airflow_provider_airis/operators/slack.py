@@ -31,7 +31,8 @@ _LOOKING = threading.Lock()
 WEBHOOK = "webhook:"
 # Seconds between attempts to show a file that was uploaded just now: Slack looks at it first.
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
-_DRAWING = threading.Lock()
+# Half of what is delivered side by side: in a burst, the alerts themselves go first.
+_DRAWING = threading.BoundedSemaphore(2)
 
 _ICONS = {"critical": "🚨", "high": "🚨", "medium": "⚠️", "warning": "⚠️", "low": "ℹ️", "info": "ℹ️"}  # noqa: RUF001
 _COLOURS = {"critical": "#b3261e", "high": "#d9480f", "medium": "#e0a100", "warning": "#e0a100"}
@@ -55,7 +56,7 @@ def message(alert: Alert, url: str, *, picture: str = "") -> dict[str, Any]:
     colour = {"acknowledged": _ACKNOWLEDGED, "resolved": _RESOLVED}.get(alert.status)
     blocks: list[Block] = [HeaderBlock(text=_plain(_heading(alert)))]
     if picture:
-        limit = "" if alert.threshold is None else f"; the dashed line is the threshold, {alert.threshold:,}"
+        limit = "" if alert.threshold is None else f"; the dashed line is the threshold, {alert.threshold:,.12g}"
         title = f"The hour before the alert fired, UTC{limit}"
         blocks.append(ImageBlock(slack_file=SlackFile(id=picture), alt_text=title, title=title))
     fields = {
@@ -187,7 +188,7 @@ class AirisToSlackOperator(AirisToOperator):
         return reference if alert.status == "resolved" else self._post(alert, url)
 
     def illustrate(self, hub: AirisHook, alert: Alert, reference: str, *, url: str) -> str | None:
-        """Put a chart of the hour before the alert fired into its message, one at a time; never raises.
+        """Put a chart of the hour before the alert fired into its message, of two alerts at a time; never raises.
 
         :param reference: what :meth:`send` has returned.
         :return: the reference from now on; None if it stays, as there is no chart.

@@ -17,7 +17,7 @@ from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.hooks.slack import SlackHook
 from airflow_provider_airis.operators.pagerduty import AirisChangesToPagerDutyOperator, AirisToPagerDutyOperator
-from airflow_provider_airis.operators.slack import AirisToSlackOperator
+from airflow_provider_airis.operators.slack import _DRAWING, AirisToSlackOperator
 from airflow_provider_airis.records import Event, Metric, Notification
 from sandbox.process import Server
 from tests.contract.peers import Silent
@@ -549,6 +549,19 @@ def test_an_alert_without_points_has_no_chart(slack, fire):
     assert reference is None
     assert slack.seen("files") == []
     assert [request["kind"] for request in slack.seen()] == ["message"]
+
+
+def test_in_a_burst_the_alerts_go_first_and_a_chart_comes_with_the_next_change(slack, ruled):
+    with _DRAWING, _DRAWING:
+        task, reference = illustrated(alert_id := ruled("latency_burst"))
+    assert reference is None
+    assert slack.seen("files") == []
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, by="ada")
+        alert = hub.alert(alert_id)
+        reference = task.send(alert, None, url="https://hub.example.com", again=True)
+        assert task.illustrate(hub, alert, reference, url="https://hub.example.com")
+    assert slack.seen()[-1]["blocks"][1]["type"] == "image"
 
 
 def test_a_chart_that_slack_shows_no_more_is_left_out(slack, fire):

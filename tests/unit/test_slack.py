@@ -148,5 +148,5 @@ def test_a_chart_is_shown_with_its_threshold():
     shown = message(alert(threshold=2_000_000.0), URL, picture="F0123456789")["blocks"][1]
     assert shown["slack_file"] == {"id": "F0123456789"}
     assert shown["title"]["text"] == shown["alt_text"]
-    assert shown["alt_text"].endswith("UTC; the dashed line is the threshold, 2,000,000.0")
+    assert shown["alt_text"].endswith("UTC; the dashed line is the threshold, 2,000,000")
     assert _block_faults("", [shown], {"F0123456789"}) == []
