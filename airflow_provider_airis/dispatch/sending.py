@@ -114,6 +114,10 @@ class Sender:
         self.hub.log.info("%s (%s) shows %s as %s", self.row.title, lane.target, alert.id, alert.status)
         item.unwritten = entry = replace(entry, reference=reference or "", at=self._now(), alerts=sent.alerts)
         self._write(entry)
+        url = self.hub.dashboard_url(item.flush.alerts[0].id)
+        if reference and (better := lane.operator.illustrate(self.hub, alert, reference, url=url)):
+            item.unwritten = entry = replace(entry, reference=better)
+            self._write(entry)
         item.unwritten = None
         return Outcome(entry, 1 if reference is not None else 0)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
+from msgspec.structs import replace
 
 from airflow_provider_airis.catalog import BY_STEM, System
 from airflow_provider_airis.errors import AirisError, PermanentError
@@ -89,6 +90,10 @@ class AirisToOperator(BaseOperator):
         :return: None if the alert is resolved and the receiver never heard of it, so that there is nothing to say.
         """
 
+    def illustrate(self, hub: AirisHook, alert: Alert, reference: str, *, url: str) -> str | None:  # noqa: ARG002
+        """Add what is not worth a delay, once the state is written down; returns the reference if it is another now."""
+        return None
+
     def refuses_all(self, error: PermanentError) -> bool:
         """Whether it is the receiver that has to be mended, its token or its channel, and not this one alert."""
         if error.status is not None and error.status not in OF_THE_ALERT:
@@ -112,6 +117,10 @@ class AirisToOperator(BaseOperator):
                 entry = self.show(alert, url=hub.dashboard_url(alert.id), again=again)
                 if entry:
                     hub.record_notification(alert.id, entry)
+                    url = hub.dashboard_url(alert.id)
+                    if entry.reference and (better := self.illustrate(hub, alert, entry.reference, url=url)):
+                        entry = replace(entry, reference=better)
+                        hub.record_notification(alert.id, entry)
             except AirisError as error:
                 permanent = isinstance(error, PermanentError)
                 if alert and (permanent or last):
@@ -136,7 +145,7 @@ class AirisToOperator(BaseOperator):
             return None
         reference = shown.reference or None if shown else None
         # A delivery that failed for good is in the ledger without a reference: it too may have been sent.
-        again = again or shown is not None
+        again = again or (shown is not None and (not shown.reference or shown.status == FAILED))
         sent = None
         if reference or again or alert.status != "resolved":
             sent = self.send(alert, reference, url=url, again=again)
