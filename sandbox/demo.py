@@ -100,7 +100,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A request that a stand-in took: Slack ``message`` or ``update``, PagerDuty ``trigger`` or ``resolve``."""
+    """What a stand-in took: Slack ``message``, ``chart`` or ``update``, PagerDuty ``trigger`` or ``resolve``."""
 
     channel: str
     kind: str
@@ -109,7 +109,7 @@ class Delivery:
     @property
     def change(self) -> str:
         """The change of the alert that it tells of."""
-        return "fired" if self.kind in ("message", "trigger") else "resolved"
+        return "fired" if self.kind in ("message", "chart", "trigger") else "resolved"
 
 
 @dataclass
@@ -262,7 +262,8 @@ class Demo:
         self._watch_alerts()
         self._watch_deliveries()
         kinds = [delivery.kind for delivery in self.deliveries]
-        waits = [(d.at - self.changes[d.change]) / 1000 for d in self.deliveries if d.change in self.changes]
+        told = [one for one in self.deliveries if one.kind != "chart" and one.change in self.changes]
+        waits = [(one.at - self.changes[one.change]) / 1000 for one in told]
         points = [tally for stem, tally in tallies.items() if BY_STEM[stem].metrics]
         return Report(
             points_published=sum(tally.published for tally in points),

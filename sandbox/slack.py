@@ -6,10 +6,11 @@ files.getUploadURLExternal and files.completeUploadExternal; any bot token (``xo
 ``/services/T0AIRIS/B0AIRIS/<token>`` is a webhook of the channel ``alerts``; one whose token begins with ``gone`` is
 none any more.
 
-``GET /_sandbox/requests`` lists what was posted and updated, with the time in Unix ms, ``/_sandbox/replies`` what was
-posted in threads, ``/_sandbox/files`` what was uploaded; ``POST /_sandbox/tokens`` ``{token, scopes}`` narrows a
-token's scopes, to none for a revoked one; ``POST /_sandbox/faults`` scripts failures, a webhook's by the call
-``webhook`` with its words as ``json.text``; ``POST /_sandbox/reset`` forgets everything.
+``GET /_sandbox/requests`` lists what was posted and updated, with the time in Unix ms; an update that changes no more
+than the blocks is a ``chart``. ``/_sandbox/replies`` lists what was posted in threads, ``/_sandbox/files`` what was
+uploaded; ``POST /_sandbox/tokens`` ``{token, scopes}`` narrows a token's scopes, to none for a revoked one; ``POST
+/_sandbox/faults`` scripts failures, a webhook's by the call ``webhook`` with its words as ``json.text``; ``POST
+/_sandbox/reset`` forgets everything.
 
 See https://docs.slack.dev/reference/methods
 """
@@ -124,9 +125,10 @@ class Slack:
             raise SlackError("message_not_found")
         # What is left out stays as it is.
         kept = {name: self.messages[channel, ts][name] for name in ("blocks", "attachments") if name not in arguments}
-        message = self._message({**kept, **arguments})
-        self.messages[channel, ts] |= message | {"edited": {"ts": f"{now_ms() / 1000:.6f}"}}
-        self._note("update", channel, ts, message)
+        before, message = self.messages[channel, ts], self._message({**kept, **arguments})
+        same = before["blocks"] != message["blocks"] and before["attachments"] == message["attachments"]
+        before |= message | {"edited": {"ts": f"{now_ms() / 1000:.6f}"}}
+        self._note("chart" if same else "update", channel, ts, message)
         return {"channel": channel, "ts": ts, "text": message["text"]}
 
     def _message(self, arguments: dict[str, Any]) -> dict[str, Any]:

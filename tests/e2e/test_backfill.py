@@ -64,8 +64,18 @@ class Backfill:
         until(lambda: all(row["completed_at"] for row in self._backfills()))
         days = {"from_date": f"{day}T00:00:00Z", "to_date": f"{day}T00:00:00Z"}
         form = {"run_backwards": False, "max_active_runs": 1, "reprocess_behavior": "completed", "dag_run_conf": {}}
-        self.airflow.call("POST", "/backfills", json={"dag_id": RECONCILE, **days, **form})
+        until(lambda: self._created({"dag_id": RECONCILE, **days, **form}))
         until(lambda: self._tries()[day] > tried and self.runs("backfill")[day] == "success")
+
+    def _created(self, form: dict[str, Any]) -> bool:
+        """Whether Airflow took it: on SQLite it answers 503 while its scheduler writes."""
+        try:
+            self.airflow.call("POST", "/backfills", json=form)
+        except RuntimeError as error:
+            if "Database is locked" not in str(error):
+                raise
+            return False
+        return True
 
     def _backfills(self) -> list[dict[str, Any]]:
         found = self.airflow.call("GET", "/backfills", params={"dag_id": RECONCILE})["backfills"]
