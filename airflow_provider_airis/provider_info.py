@@ -65,7 +65,7 @@ def _connection_type(system: System, form: Form) -> dict[str, Any]:
             "relabeling": form.relabeling,
             "placeholders": form.placeholders,
         },
-        "conn-fields": {field.name: _conn_field(field) for field in form.fields},
+        "conn-fields": {field.name: _conn_field(field) for field in system.form_fields},
     }
 
 
@@ -73,6 +73,8 @@ def _conn_field(field: Field) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": [field.type, "null"]}
     if field.enum:
         schema["enum"] = [*field.enum]
+    if field.secret:
+        schema["format"] = "password"
     if field.default is not None:
         schema["default"] = field.default
     return {"label": field.title, "description": field.description, "schema": schema}

@@ -118,7 +118,7 @@ def fields(_: Path, stem: str | None) -> str:
                     "" if field.default is None else f"`{field.default}`",
                     field.description + (f" One of {', '.join(field.enum)}." if field.enum else ""),
                 )
-                for field in form.fields
+                for field in BY_STEM[stem or ""].form_fields
             ),
         ],
     )

@@ -4,19 +4,28 @@ Any routing key of 32 letters and digits is good. ``GET /_sandbox/requests`` lis
 time in Unix ms, ``GET /_sandbox/incidents`` what became of them, ``GET /_sandbox/changes`` the change events;
 ``POST /_sandbox/faults`` scripts failures, ``POST /_sandbox/reset`` forgets everything.
 
-See https://developer.pagerduty.com/docs/send-alert-event
+``POST /_sandbox/webhook`` ``{url, secret, keys?}`` subscribes to webhooks of version 3, signed as PagerDuty signs, with
+the incident's key in it unless ``keys`` is false. They tell what the Events API did, and what a person did, on the page
+or by ``POST /_sandbox/act`` ``{incident, action, assignee?}``, which answers the status that came back.
+``GET /incidents/{id}/alerts`` is the REST API's, for the token ``TOKEN``.
+
+See https://developer.pagerduty.com/docs/send-alert-event and https://developer.pagerduty.com/docs/webhooks-overview
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import html
+import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from sandbox.web import Faults, answered, application, now_ms, page, serve
@@ -25,6 +34,9 @@ ACTIONS = ("trigger", "acknowledge", "resolve")
 SEVERITIES = ("info", "warning", "error", "critical")
 STATES = {"trigger": "triggered", "acknowledge": "acknowledged", "resolve": "resolved"}
 LARGEST = 512 * 1024
+TOKEN = "sandbox-rest-token"
+PERSON = {"id": "PJANE01", "type": "user_reference", "summary": "Jane Doe"}
+INTEGRATION = {"id": "PAIRIS1", "type": "events_api_v2_inbound_integration_reference", "summary": "AIRIS-MON"}
 
 
 class PagerDuty:
@@ -35,6 +47,7 @@ class PagerDuty:
         self.requests: list[dict[str, Any]] = []
         self.changes: list[dict[str, Any]] = []
         self.faults = Faults()
+        self.webhook: dict[str, Any] = {}
 
     async def enqueue(self, request: Request) -> Response:
         """Take an event."""
@@ -52,7 +65,9 @@ class PagerDuty:
         if errors:
             answer = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
             return JSONResponse(answer, 400)
-        self._apply(event)
+        found = self._apply(event)
+        if found is not None:
+            await self._tell(found, event["event_action"], INTEGRATION)
         answer = {"status": "success", "message": "Event processed", "dedup_key": event["dedup_key"]}
         return answered(fault) if fault else JSONResponse(answer, 202)
 
@@ -75,7 +90,7 @@ class PagerDuty:
         answer = {"status": "success", "message": "Change event processed"}
         return answered(fault) if fault else JSONResponse(answer, 202)
 
-    def _apply(self, event: dict[str, Any]) -> None:
+    def _apply(self, event: dict[str, Any]) -> dict[str, Any] | None:
         action = event["event_action"]
         event.setdefault("dedup_key", f"generated-{len(self.requests)}")
         noted = {key: value for key, value in event.items() if key != "routing_key"}
@@ -84,12 +99,68 @@ class PagerDuty:
         if found is None:
             # An acknowledge or resolve of what is not open is taken and dropped.
             if action == "trigger":
-                new = {"dedup_key": event["dedup_key"], "status": "triggered", "payload": event["payload"]}
-                self.incidents.append(new | {"links": event.get("links", []), "log": [(action, now_ms())]})
-            return
+                found = {"dedup_key": event["dedup_key"], "status": "triggered", "payload": event["payload"]}
+                found |= {"id": f"Q{len(self.incidents):05d}", "links": event.get("links", [])}
+                self.incidents.append(found | {"log": [(action, now_ms())]})
+                return self.incidents[-1]
+            return None
         found["log"].append((action, now_ms()))
-        if action != "trigger":
-            found["status"] = STATES[action]
+        if action == "trigger":
+            return None
+        found["status"] = STATES[action]
+        return found
+
+    async def subscribe(self, request: Request) -> Response:
+        """Say where webhooks go."""
+        self.webhook = await request.json()
+        return JSONResponse({})
+
+    async def act(self, request: Request) -> Response:
+        """Do what a person does with an incident."""
+        form = "json" not in request.headers.get("content-type", "")
+        asked: dict[str, Any] = dict(await request.form()) if form else await request.json()
+        incident = next(i for i in self.incidents if i["id"] == asked["incident"])
+        if asked["action"] == "reassign":
+            incident["assignee"] = asked.get("assignee", "John Roe")
+        else:
+            incident["status"] = STATES[asked["action"]]
+        incident["log"].append((f"{asked['action']} by {PERSON['summary']}", now_ms()))
+        status = await self._tell(incident, asked["action"], PERSON)
+        return RedirectResponse("/", 303) if form else JSONResponse({"status": status})
+
+    async def _tell(self, incident: dict[str, Any], action: str, agent: dict[str, str]) -> int:
+        """Send a webhook; PagerDuty would send one again that was answered with 429 or 5xx."""
+        if not self.webhook:
+            return 0
+        past = {"trigger": "triggered", "acknowledge": "acknowledged", "resolve": "resolved", "reassign": "reassigned"}
+        assignee = {"id": "PJOHN01", "type": "user_reference", "summary": incident.get("assignee", "On call")}
+        data = {"id": incident["id"], "type": "incident", "status": incident["status"], "assignees": [assignee]}
+        data["incident_key"] = incident["dedup_key"] if self.webhook.get("keys", True) else None
+        event = {
+            "id": f"01{now_ms()}",
+            "event_type": f"incident.{past[action]}",
+            "resource_type": "incident",
+            "occurred_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "agent": agent,
+            "client": None,
+            "data": data,
+        }
+        body = json.dumps({"event": event}).encode()
+        signature = hmac.new(self.webhook["secret"].encode(), body, hashlib.sha256).hexdigest()
+        headers = {"Content-Type": "application/json", "X-PagerDuty-Signature": f"v1={signature}"}
+        try:
+            async with httpx2.AsyncClient(timeout=5) as client:
+                return (await client.post(self.webhook["url"], content=body, headers=headers)).status_code
+        except httpx2.TransportError:
+            return 0
+
+    async def alerts(self, request: Request) -> Response:
+        """The alerts of an incident."""
+        if request.headers.get("authorization") != f"Token token={TOKEN}":
+            return JSONResponse({"error": {"message": "Unauthorized", "code": 2006}}, 401)
+        found = [i for i in self.incidents if i["id"] == request.path_params["id"]]
+        alerts = [{"id": f"A{i['id']}", "type": "alert", "alert_key": i["dedup_key"]} for i in found]
+        return JSONResponse({"alerts": alerts, "limit": 100, "offset": 0, "more": False}, 200 if found else 404)
 
     async def seen(self, request: Request) -> Response:  # noqa: ARG002
         """Every event that was taken."""
@@ -111,7 +182,7 @@ class PagerDuty:
 
     async def show(self, request: Request) -> Response:  # noqa: ARG002
         """The incidents."""
-        shown = "".join(_html(incident) for incident in reversed(self.incidents))
+        shown = "".join(_html(incident, may_act=bool(self.webhook)) for incident in reversed(self.incidents))
         shown += "".join(
             f'<article><p class="state">change</p><h2>{html.escape(change["payload"]["summary"])}</h2></article>'
             for change in reversed(self.changes)
@@ -176,7 +247,7 @@ def _zoned(value: Any) -> bool:
         return False
 
 
-def _html(incident: dict[str, Any]) -> str:
+def _html(incident: dict[str, Any], *, may_act: bool) -> str:
     payload, status = incident["payload"], incident["status"]
     rows = {name: payload.get(name) for name in ("severity", "source", "component", "group", "class")}
     pairs = "".join(f"<div><dt>{k}</dt><dd>{html.escape(str(v))}</dd></div>" for k, v in rows.items() if v)
@@ -184,10 +255,18 @@ def _html(incident: dict[str, Any]) -> str:
         f'<a class="button" href="{html.escape(link["href"])}">{html.escape(link.get("text", "Link"))}</a>'
         for link in incident["links"]
     )
+    actions = {"triggered": ("acknowledge", "resolve"), "acknowledged": ("resolve",)}.get(status, ())
+    buttons = "".join(
+        f'<button class="button" name="action" value="{action}">{action.title()}</button>'
+        for action in actions
+        if may_act
+    )
+    hidden = f'<input type="hidden" name="incident" value="{incident["id"]}">'
     log = " · ".join(action for action, _ in incident["log"])
     return (
         f'<article><p class="state {status}">{status}</p><h2>{html.escape(payload["summary"])}</h2><dl>{pairs}</dl>'
-        f'<p class="dim">{html.escape(log)}</p><p>{links}</p></article>'
+        f'<p class="dim">{html.escape(log)}</p>'
+        f'<form method="post" action="/act">{hidden}{buttons}{links}</form></article>'
     )
 
 
@@ -199,6 +278,10 @@ def make() -> Starlette:
             Route("/", pagerduty.show),
             Route("/v2/enqueue", pagerduty.enqueue, methods=["POST"]),
             Route("/v2/change/enqueue", pagerduty.change, methods=["POST"]),
+            Route("/act", pagerduty.act, methods=["POST"]),
+            Route("/incidents/{id}/alerts", pagerduty.alerts),
+            Route("/_sandbox/act", pagerduty.act, methods=["POST"]),
+            Route("/_sandbox/webhook", pagerduty.subscribe, methods=["POST"]),
             Route("/_sandbox/requests", pagerduty.seen),
             Route("/_sandbox/changes", pagerduty.changed),
             Route("/_sandbox/incidents", pagerduty.listed),

@@ -1,37 +1,47 @@
 """Stand-in of Slack's Web API and of incoming webhooks: checks what Slack checks, and shows the messages at ``/``.
 
 It knows auth.test, chat.postMessage, chat.update, conversations.list, conversations.history, conversations.replies,
-files.getUploadURLExternal and files.completeUploadExternal; any bot token (``xoxb-…``) is good unless
+files.getUploadURLExternal, files.completeUploadExternal and users.info; any bot token (``xoxb-…``) is good unless
 ``/_sandbox/tokens`` says otherwise. A file may be shown ``FILE_MS`` after its upload: before, Slack looks at it.
 ``/services/T0AIRIS/B0AIRIS/<token>`` is a webhook of the channel ``alerts``; one whose token begins with ``gone`` is
 none any more.
 
 ``GET /_sandbox/requests`` lists what was posted and updated, with the time in Unix ms; an update that changes no more
 than the blocks is a ``chart``. ``/_sandbox/replies`` lists what was posted in threads, ``/_sandbox/files`` what was
-uploaded; ``POST /_sandbox/tokens`` ``{token, scopes}`` narrows a token's scopes, to none for a revoked one; ``POST
-/_sandbox/faults`` scripts failures, a webhook's by the call ``webhook`` with its words as ``json.text``; ``POST
-/_sandbox/reset`` forgets everything.
+uploaded, ``/_sandbox/responses`` what was sent to a ``response_url``; ``POST /_sandbox/tokens`` ``{token, scopes}``
+narrows a token's scopes, to none for a revoked one; ``POST /_sandbox/faults`` scripts failures, a webhook's by the call
+``webhook`` with its words as ``json.text``; ``POST /_sandbox/reset`` forgets everything.
+
+``POST /_sandbox/interactivity`` ``{url, signing_secret}`` says where requests of buttons go, signed as Slack signs.
+Then the page's buttons can be pressed, and ``POST /_sandbox/press`` ``{ts, action_id, user?}`` presses one; it answers
+the status that came back.
 
 See https://docs.slack.dev/reference/methods
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import html
 import json
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
+import httpx2
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 CHANNELS = {"alerts": "C0ALERTS001", "oncall": "C0ONCALL001", "general": "C0GENERAL01"}
-SCOPES = {"chat:write", "channels:read", "channels:history", "files:write"}
+SCOPES = {"chat:write", "channels:read", "channels:history", "files:write", "users:read", "users:read.email"}
+# Who presses buttons, by their ids.
+USERS = {"U0JANE00001": ("jane", "jane.doe@example.com"), "U0GUEST0001": ("guest", None)}
 # Each method's scope.
 METHODS = {
     "auth.test": None,
@@ -42,6 +52,7 @@ METHODS = {
     "conversations.replies": "channels:history",
     "files.getUploadURLExternal": "files:write",
     "files.completeUploadExternal": "files:write",
+    "users.info": "users:read",
 }
 # Takes no JSON, whatever its page says.
 FORM_ONLY = "files.getUploadURLExternal"
@@ -66,6 +77,9 @@ class Slack:
         self.messages: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[dict[str, Any]] = []
         self.replies: list[dict[str, Any]] = []
+        self.responses: list[dict[str, Any]] = []
+        self.interactivity: dict[str, str] = {}
+        self.scopes: set[str] = set()
         self.files: dict[str, dict[str, Any]] = {}
         self.url = ""
         self.tokens: dict[str, set[str]] = {}
@@ -85,6 +99,7 @@ class Slack:
             self.url = str(request.base_url)
             form = "json" not in request.headers.get("content-type", "")
             arguments = await _arguments(request) if form or method != FORM_ONLY else {}
+            self.scopes = self.tokens.get(request.headers["authorization"].removeprefix("Bearer "), SCOPES)
             answer = getattr(self, f"_{method.replace('.', '_')}")(arguments)
         except SlackError as error:
             return JSONResponse(error.answer)
@@ -176,6 +191,63 @@ class Slack:
             return PlainTextResponse(str(error), 400)
         return PlainTextResponse("lost", fault.status) if fault else PlainTextResponse("ok")
 
+    def _users_info(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        name, email = USERS.get(str(arguments.get("user")), ("", None))
+        if not name:
+            raise SlackError("user_not_found")
+        profile = {"email": email} if email and "users:read.email" in self.scopes else {}
+        return {"user": {"id": arguments["user"], "name": name, "profile": profile}}
+
+    async def interact(self, request: Request) -> Response:
+        """Say where the requests of buttons go."""
+        self.interactivity = await request.json()
+        return JSONResponse({})
+
+    async def press(self, request: Request) -> Response:
+        """Press a button, as a person does."""
+        if form := "json" not in request.headers.get("content-type", ""):
+            pressed = {name: str(value) for name, value in (await request.form()).items()}
+        else:
+            pressed = await request.json()
+        self.url = str(request.base_url)
+        body, headers = self._pressed(**pressed)
+        async with httpx2.AsyncClient(timeout=3) as client:
+            answer = await client.post(self.interactivity["url"], content=body, headers=headers)
+        return RedirectResponse("/", 303) if form else JSONResponse({"status": answer.status_code})
+
+    def _pressed(self, ts: str, action_id: str, user: str = "U0JANE00001") -> tuple[bytes, dict[str, str]]:
+        channel, message = next((where, m) for (where, one), m in self.messages.items() if one == ts)
+        buttons = [e for block in _shown(message) if block["type"] == "actions" for e in block["elements"]]
+        action = next(button for button in buttons if button["action_id"] == action_id)
+        stamp = f"{now_ms() / 1000:.6f}"
+        payload = {
+            "type": "block_actions",
+            "user": {"id": user, "username": USERS[user][0], "name": USERS[user][0], "team_id": "T0AIRIS"},
+            "container": {"type": "message_attachment", "message_ts": ts, "channel_id": channel},
+            "channel": {"id": channel, "name": "alerts"},
+            "message": {"ts": ts, "text": message["text"]},
+            "response_url": f"{self.url}actions/T0AIRIS/1/{ts}",
+            "actions": [{**action, "block_id": "b1", "action_ts": stamp}],
+        }
+        body = urlencode({"payload": json.dumps(payload)}).encode()
+        at = str(now_ms() // 1000)
+        secret = self.interactivity["signing_secret"].encode()
+        signature = hmac.new(secret, f"v0:{at}:".encode() + body, hashlib.sha256).hexdigest()
+        return body, {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "X-Slack-Request-Timestamp": at,
+            "X-Slack-Signature": f"v0={signature}",
+        }
+
+    async def respond(self, request: Request) -> Response:
+        """Take an answer to an interaction."""
+        self.responses.append({"ts": request.path_params["ts"], **await request.json()})
+        return PlainTextResponse("ok")
+
+    async def responded(self, request: Request) -> Response:  # noqa: ARG002
+        """Every answer to an interaction."""
+        return JSONResponse(self.responses)
+
     def _conversations_list(self, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         channels = [{"id": channel, "name": name, "is_member": True} for name, channel in CHANNELS.items()]
         return {"channels": channels, "response_metadata": {"next_cursor": ""}}
@@ -252,12 +324,17 @@ class Slack:
         """The messages, roughly as Slack shows them."""
         messages = sorted(self.messages.items(), reverse=True)
         shown = "".join(
-            _html(message, [m["text"] for _, m in reversed(messages) if m.get("thread_ts") == message["ts"]])
+            self._html(message, [m["text"] for _, m in reversed(messages) if m.get("thread_ts") == message["ts"]])
             for _, message in messages
             if "thread_ts" not in message
         )
         note = "A stand-in of Slack: what it was sent, as Slack would roughly show it."
         return page("# alerts", note, shown or '<p class="dim">Nothing has been posted yet.</p>')
+
+    def _html(self, message: dict[str, Any], replies: list[str]) -> str:
+        told = [r["text"] for r in self.responses if r["ts"] == message["ts"]]
+        note = "".join(f'<p class="dim">Only you can see this: {html.escape(text)}</p>' for text in told[-1:])
+        return _html(message, replies, note, may_press=bool(self.interactivity))
 
 
 async def _arguments(request: Request) -> dict[str, Any]:
@@ -376,18 +453,19 @@ def _text_faults(where: str, text: Any, most: int, types: set[str]) -> list[str]
     return []
 
 
-def _html(message: dict[str, Any], replies: list[str]) -> str:
-    parts = [_block_html(block) for block in message["blocks"]]
+def _html(message: dict[str, Any], replies: list[str], note: str, *, may_press: bool) -> str:
+    ts = message["ts"] if may_press else ""
+    parts = [_block_html(block, ts) for block in message["blocks"]]
     for attachment in message["attachments"]:
-        inner = "".join(map(_block_html, attachment.get("blocks") or []))
+        inner = "".join(_block_html(block, ts) for block in attachment.get("blocks") or [])
         colour = html.escape(attachment.get("color", ""))
         parts.append(f'<div style="border-left: 4px solid {colour}; padding-left: 12px">{inner}</div>')
     edited = '<span class="dim">(edited)</span>' if "edited" in message else ""
     thread = "".join(f'<p class="dim">↳ {html.escape(html.unescape(text))}</p>' for text in replies)
-    return f"<article>{''.join(parts) or html.escape(message['text'])}{edited}{thread}</article>"
+    return f"<article>{''.join(parts) or html.escape(message['text'])}{edited}{thread}{note}</article>"
 
 
-def _block_html(block: dict[str, Any]) -> str:
+def _block_html(block: dict[str, Any], ts: str) -> str:
     if block["type"] == "header":
         return f"<h2>{html.escape(block['text']['text'])}</h2>"
     if block["type"] == "image":
@@ -406,13 +484,17 @@ def _block_html(block: dict[str, Any]) -> str:
         return f'<p class="dim">{_mrkdwn(" ".join(e["text"] for e in block["elements"]))}</p>'
     if block["type"] != "actions":
         return ""
-    buttons = (
-        f'<a class="button" href="{html.escape(e["url"])}">{html.escape(e["text"]["text"])}</a>'
-        if "url" in e
-        else f'<span class="button">{html.escape(e["text"]["text"])}</span>'
-        for e in block["elements"]
-    )
-    return f"<p>{''.join(buttons)}</p>"
+    return f'<form method="post" action="/press">{"".join(_button_html(e, ts) for e in block["elements"])}</form>'
+
+
+def _button_html(button: dict[str, Any], ts: str) -> str:
+    text = html.escape(button["text"]["text"])
+    if "url" in button:
+        return f'<a class="button" href="{html.escape(button["url"])}">{text}</a>'
+    if not ts:
+        return f'<span class="button">{text}</span>'
+    hidden = f'<input type="hidden" name="ts" value="{ts}">'
+    return f'{hidden}<button class="button" name="action_id" value="{html.escape(button["action_id"])}">{text}</button>'
 
 
 def _mrkdwn(text: str) -> str:
@@ -431,7 +513,12 @@ def make() -> Starlette:
             Route("/files/{id}", slack.file),
             Route("/_sandbox/requests", slack.seen),
             Route("/_sandbox/replies", slack.replied),
+            Route("/actions/{team}/{id}/{ts}", slack.respond, methods=["POST"]),
+            Route("/press", slack.press, methods=["POST"]),
             Route("/_sandbox/files", slack.uploaded),
+            Route("/_sandbox/responses", slack.responded),
+            Route("/_sandbox/interactivity", slack.interact, methods=["POST"]),
+            Route("/_sandbox/press", slack.press, methods=["POST"]),
             Route("/_sandbox/tokens", slack.narrow, methods=["POST"]),
             Route("/_sandbox/reset", slack.reset, methods=["POST"]),
         ],

@@ -28,6 +28,7 @@ ROW = System(
         hidden=("port", "schema"),
         fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
     ),
+    receives="webhook_secret",
     target="OPS",
     options=(
         Option("issue_type", "string", "Task", "Type of new issues, by name.", "Incident"),

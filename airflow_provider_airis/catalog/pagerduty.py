@@ -17,4 +17,5 @@ ROW = System(
     tested_against="a server of our own that checks what the Events API v2 checks",
     target="pagerduty_events_default",
     severities=("critical", "high"),
+    receives="webhook_secret",
 )

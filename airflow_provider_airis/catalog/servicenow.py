@@ -25,6 +25,7 @@ ROW = System(
         hidden=("port", "schema"),
         fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
     ),
+    receives="webhook_secret",
     target="servicenow_default",
     options=(
         Option(

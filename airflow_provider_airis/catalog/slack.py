@@ -18,6 +18,7 @@ ROW = System(
     tested_against="a server of our own that checks what Slack checks, called through slack_sdk",
     target="#alerts",
     severities=("critical", "high", "medium", "low", "warning", "info"),
+    receives="signing_secret",
     options=(
         Option(
             "replies",

@@ -39,7 +39,7 @@ class EventSpec:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a connection form. ``type`` is JSON schema's."""
+    """A field of a connection form. ``type`` is JSON schema's; a ``secret`` is not shown while it is typed."""
 
     name: str
     type: Literal["string", "boolean", "number", "integer"]
@@ -47,6 +47,7 @@ class Field:
     description: str
     default: str | bool | float | None = None
     enum: tuple[str, ...] = ()
+    secret: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class System:
     :param reconciles: whether it also has a daily ``airis_reconcile_<stem>``, which reads a day, or everything, anew.
     :param period_s: the source's finest period, to which windows are aligned.
     :param target: whom the dispatch Dag delivers to within an outbound system, and ``severities``: of which alerts.
+    :param receives: extra of its connection with the secrets of its requests to ``/airis/receive/<stem>``, by which
+        it tells what people did there; empty if it has no way back.
     :param tested_against: what its tests talk to.
     """
 
@@ -107,6 +110,7 @@ class System:
     period_s: int = 60
     target: str | None = None
     severities: tuple[str, ...] = ()
+    receives: str = ""
     metrics: tuple[MetricSpec, ...] = ()
     events: tuple[EventSpec, ...] = ()
     options: tuple[Option, ...] = ()
@@ -133,6 +137,11 @@ class System:
         return f"{PACKAGE}.operators.{self.stem}.{names[self.flow]}" if self.flow in names else None
 
     @property
+    def handler_class(self) -> str | None:
+        """Import path of the class that reads requests to ``/airis/receive/<stem>``."""
+        return f"{PACKAGE}.receive.{self.stem}.{self.prefix}Handler" if self.receives else None
+
+    @property
     def all_options(self) -> tuple[Option, ...]:
         """The row's own options and those that its kind has in common."""
         shared: list[Option] = []
@@ -150,7 +159,20 @@ class System:
                 Option("severities", "string", ", ".join(self.severities), which),
                 Option("linger_s", "integer", "30", lingers),
             ]
+        if self.receives:
+            secret = f"Connection whose extra {self.receives} is the secret of requests to /airis/receive/{self.stem}."
+            shared.append(Option("receive_conn_id", "string", self.default_conn_id, secret))
         return (*shared, *self.options)
+
+    @property
+    def form_fields(self) -> tuple[Field, ...]:
+        """The fields of its connection form."""
+        own = self.form.fields if self.form else ()
+        if not self.receives:
+            return own
+        title = self.receives.replace("_", " ").capitalize()
+        signs = f"Signs requests to /airis/receive/{self.stem}. 16 characters or more; two, with a blank, while it changes."
+        return (*own, Field(self.receives, "string", title, signs, secret=True))
 
     @property
     def dag_ids(self) -> tuple[str, ...]:

@@ -303,10 +303,19 @@ class AirisHook(ApiHook):
                 f"it does not take directories of more than {SYNC_USERS:,} users"
             )
 
-    def users(self, *, source: str | None = None, active: bool | None = None) -> Iterator[dict[str, Any]]:
-        """Every user that the hub knows, by source and id: ``User``'s fields, source, active and updated_at."""
-        params = {"source": source, "active": None if active is None else str(active).lower(), "limit": 5000}
-        yield from self.pages(f"{API}/users", params=params, items="users")
+    def users(
+        self, *, source: str | None = None, active: bool | None = None, email: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Every user that the hub knows, by source and id: ``User``'s fields, source, active and updated_at.
+
+        :param email: in capitals or not.
+        """
+        known = None if active is None else str(active).lower()
+        params = {"source": source, "active": known, "email": email, "limit": 5000}
+        for user in self.pages(f"{API}/users", params=params, items="users"):
+            # A hub may not know this parameter.
+            if email is None or str(user.get("email") or "").lower() == email.lower():
+                yield user
 
     def alerts(
         self,
@@ -378,8 +387,11 @@ class AirisHook(ApiHook):
         """The alerts that receivers know by an id: the alert itself, or those of a group."""
         if not known_by.startswith("group-"):
             return [known_by]
-        entries = [self._converted(entry, LogEntry) for entry in self._entries({"id": known_by})]
-        return list(dict.fromkeys(alert_id for entry in entries for alert_id in entry.alerts))
+        return list(dict.fromkeys(alert_id for entry in self.entries(known_by) for alert_id in entry.alerts))
+
+    def entries(self, known_by: str) -> list[LogEntry]:
+        """What the log has of the group that receivers know by an id."""
+        return [self._converted(entry, LogEntry) for entry in self._entries({"id": known_by})]
 
     def _entries(self, params: dict[str, Any]) -> Iterator[Any]:
         path, params = f"{API}/notification-log", params | {"limit": 5000}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.base import ApiHook
@@ -59,6 +60,28 @@ class PagerDutyHook(ApiHook):
         See https://developer.pagerduty.com/docs/events-api-v2/send-change-events/
         """
         self.request("POST", "/v2/change/enqueue", json={"routing_key": self._routing_key, **event})
+
+    def alert_keys(self, incident_id: str) -> list[str]:
+        """The ``dedup_key`` of each alert of an incident, by the REST API and the extra ``api_token``.
+
+        Its host follows from the connection's, ``api.`` for ``events.``, unless the extra ``api_host`` names it.
+
+        :raises PermanentError: there is no token, or it may not read the incident.
+
+        See https://developer.pagerduty.com/api-reference/4bc42e7ac0c59-list-alerts-for-an-incident
+        """
+        token = str(self.extra.get("api_token") or "").strip()
+        if not token:
+            raise self._misconfigured("its extra has no api_token, by which an incident's alerts can be asked for")
+        host = str(self.extra.get("api_host") or self.base_url.replace("//events.", "//api.", 1)).rstrip("/")
+        answer = self.request(
+            "GET",
+            f"{host}/incidents/{quote(incident_id, safe='')}/alerts",
+            params={"limit": 100},
+            headers={"Authorization": f"Token token={token}", "Accept": "application/vnd.pagerduty+json;version=2"},
+        )
+        alerts = self.decode(answer, dict[str, Any]).get("alerts") or []
+        return [str(alert["alert_key"]) for alert in alerts if alert.get("alert_key")]
 
     def check(self) -> str:
         """Look at the key only: the Events API has no request without an effect."""

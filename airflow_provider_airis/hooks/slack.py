@@ -57,7 +57,7 @@ _PASSING = frozenset(
     {"accesslimited", "fatal_error", "internal_error", "ratelimited", "request_timeout", "service_unavailable"}
 )
 # All others take JSON, which is the only way to send blocks.
-_FORMS = ("auth.", "conversations.", "files.getUploadURLExternal")
+_FORMS = ("auth.", "conversations.", "files.getUploadURLExternal", "users.")
 _RENEW = "check the bot token in connection {conn_id}"
 _ANEW = "the webhook is gone; make a new one, and put its URL into connection {conn_id}"
 _ARCHIVED = "the channel is archived; name another one"
@@ -215,6 +215,30 @@ class SlackHook(BaseHook):
             metadata = message.get("metadata") or {}
             if metadata.get("event_type") == EVENT_TYPE:
                 yield metadata.get("event_payload") or {}, f"{channel_id}:{message['ts']}"
+
+    def email(self, user: str) -> str:
+        """A user's e-mail, by their id; empty if they have none, or the app lacks the scope ``users:read.email``.
+
+        :raises PermanentError: the app lacks the scope ``users:read``, too.
+        """
+        profile = self.call("users.info", user=user)["user"].get("profile") or {}
+        return str(profile.get("email") or "")
+
+    def respond(self, url: str, text: str) -> None:
+        """Answer an interaction at its ``response_url``, so that nobody but the person sees it.
+
+        See https://docs.slack.dev/interactivity/handling-user-interaction#message_responses
+        """
+        from slack_sdk.webhook import WebhookClient
+
+        client = WebhookClient(url, timeout=int(self.timeout), retry_handlers=[], logger=_silent)
+
+        def ask() -> Any:
+            response = client.send(text=text, response_type="ephemeral", replace_original=False)
+            if response.status_code != 200:
+                raise self._refused("response_url", response.status_code, response.body, response.headers)
+
+        self._patiently(ask, "response_url")
 
     def check(self) -> str:
         """Ask Slack who the token belongs to; returns what to tell the user. Of a webhook, look at the URL only."""

@@ -547,15 +547,16 @@ async def list_users(
     request: Request,
     source: str | None = None,
     active: bool | None = None,
+    email: str | None = None,
     cursor: str | None = None,
     limit: _Limit = 1000,
 ) -> Response:
-    """Users of all directories, by source and id."""
+    """Users of all directories, by source and id; ``email`` in capitals or not."""
     store: Store = request.app.state.store
     behind = place_behind(cursor, tuple[str, str])
 
     def read() -> bytes:
-        found, total = store.users(source=source, active=active, behind=behind, limit=limit + 1)
+        found, total = store.users(source=source, active=active, email=email, behind=behind, limit=limit + 1)
         page = found[:limit]
         following = cursor_of(page[-1].source, page[-1].id) if len(found) > limit else None
         return msgspec.json.encode(UsersPage(page, following, total))

@@ -439,6 +439,7 @@ class Store:
         *,
         source: str | None = None,
         active: bool | None = None,
+        email: str | None = None,
         behind: tuple[str, str] | None = None,
         limit: int = 1000,
     ) -> tuple[list[KnownUser], int]:
@@ -447,7 +448,7 @@ class Store:
         :param behind: source and id of the user behind whom the page starts.
         """
         with self._reading() as connection:
-            return users.read(connection, source=source, active=active, behind=behind, limit=limit)
+            return users.read(connection, source=source, active=active, email=email, behind=behind, limit=limit)
 
     def consumer(self, name: str) -> Consumer | None:
         """How far a consumer has read, None if it never said."""

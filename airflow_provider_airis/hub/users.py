@@ -245,10 +245,17 @@ def forget(transaction: Transaction) -> None:
 
 
 def read(
-    connection: Connection, *, source: str | None, active: bool | None, behind: tuple[str, str] | None, limit: int
+    connection: Connection,
+    *,
+    source: str | None,
+    active: bool | None,
+    email: str | None,
+    behind: tuple[str, str] | None,
+    limit: int,
 ) -> tuple[list[KnownUser], int]:
     """A page of users by source and id, and how many there are in all.
 
+    :param email: compared without regard to capitals, of ASCII at least.
     :param behind: source and id of the user behind whom the page starts.
     """
     table = db.users.c
@@ -257,6 +264,9 @@ def read(
         conditions.append(table.source == source)
     if active is not None:
         conditions.append(table.active == active)
+    if email is not None:
+        written = msgspec.json.encode({"email": email})[1:-1].lower().decode()
+        conditions.append(func.lower(table.user).contains(written, autoescape=True))
     total = connection.scalar(select(func.count()).select_from(db.users).where(*conditions)) or 0
     if behind is not None:
         conditions.append(tuple_(table.source, table.id) > tuple_(*map(literal, behind)))

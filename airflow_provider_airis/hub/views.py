@@ -16,8 +16,8 @@ from airflow_provider_airis.hub.routing import KnownSilence, Showing
 from airflow_provider_airis.hub.rules import Rule
 from airflow_provider_airis.hub.store import SeriesPoints, SourceActivity
 from airflow_provider_airis.records import Alert, to_ms
-from airflow_provider_airis.routes import Matcher, labels
-from airflow_provider_airis.routes.matching import match_all
+from airflow_provider_airis.routes import labels
+from airflow_provider_airis.routes.matching import alike, match_all
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -177,7 +177,7 @@ def alert_page(
         "chart": _chart(alert, rule, unit, series, now) if rule and series else None,
         "deliveries": _deliveries(alert, showings),
         "silences": [] if ended else _silencing(alert, silences),
-        "matchers": _matchers(alert),
+        "matchers": ", ".join(map(str, alike(alert))),
         "labels": [(name, text) for name, text in known.items() if text],
     }
 
@@ -204,12 +204,6 @@ def _deliveries(alert: AlertDetail, showings: Sequence[Showing]) -> list[dict[st
     known = {"receiver": "", "group": "", "alone": False}
     rows += [msgspec.structs.asdict(row) | known for row in ledger.values()]
     return sorted(rows, key=itemgetter("at"), reverse=True)
-
-
-def _matchers(alert: AlertDetail) -> str:
-    """What fits an alert, and its like when it comes back, under another id or severity."""
-    its = labels(alert)
-    return ", ".join(str(Matcher(name, "=", its[name])) for name in sorted(its) if name not in ("alert_id", "severity"))
 
 
 def _silencing(alert: Alert, silences: Sequence[KnownSilence]) -> list[dict[str, Any]]:

@@ -9,8 +9,16 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
 
 
+async def receiver(scope: Any, receive: Any, send: Any) -> None:
+    """The ASGI application of :mod:`.receiver`, loaded at the first request: only the API server needs it."""
+    from airflow_provider_airis.plugins.receiver import application
+
+    await application()(scope, receive, send)
+
+
 class AirisPlugin(AirflowPlugin):
-    """Registers the timetable that the shipped Dags are scheduled by."""
+    """Registers the timetable that the shipped Dags are scheduled by, and where other systems' requests are taken."""
 
     name = "airis"
+    fastapi_apps: list[Any] = [{"app": receiver, "url_prefix": "/airis", "name": "AIRIS-MON"}]
     timetables: list[Any] = [DelayedCronDataIntervalTimetable]

@@ -155,14 +155,30 @@ def _age(alert: Alert) -> tuple[int, str]:
 def _left(routes: Routes, key: LogKey) -> Group:
     """A group that no alert is led to any more, with what the file still says of it."""
     route = next((route for _, route in routes.route.walk() if key.group.startswith(f"{route.key}:{{")), routes.route)
-    its = {}
-    if key.group.startswith(f"{route.key}:{{") and not key.group.endswith(":{}"):
-        its = {matcher.name: matcher.value for matcher in parse_matchers(key.group.removeprefix(f"{route.key}:"))}
+    its = labels_of(key.group, route.key) if key.group.startswith(f"{route.key}:{{") else {}
     receiver = routes.receivers.get(key.receiver)
     integration = Integration(key.channel, key.target)
     said = receiver.integrations if receiver else ()
     same = (one for one in said if (one.channel, one.target) == (key.channel, key.target))
     return Group(key, its, route, next(same, integration), ())
+
+
+def labels_of(group: str, route: str | None = None) -> dict[str, str]:
+    """A group's labels, by its key.
+
+    :param route: key of its route, where that is known.
+    :raises ValueError: it is no group's key.
+    """
+    place = group.find(":{") if route is None else len(route)
+    while place >= 0:
+        text = group[place + 1 :]
+        try:
+            return {} if text == "{}" else {matcher.name: matcher.value for matcher in parse_matchers(text)}
+        except ValueError:
+            if route is not None:
+                raise
+        place = group.find(":{", place + 1)
+    raise ValueError(f"{group!r} is no key of a group")
 
 
 def decide(

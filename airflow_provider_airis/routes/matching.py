@@ -84,6 +84,12 @@ class Matcher:
         return f"{label_name(self.name)}{self.operator}{quoted(self.value)}"
 
 
+def alike(alert: Alert) -> list[Matcher]:
+    """Conditions that an alert meets, and its like when it comes back, under another id or severity."""
+    its = labels(alert)
+    return [Matcher(name, "=", its[name]) for name in sorted(its) if name not in ("alert_id", "severity")]
+
+
 def match_all(matchers: Iterable[Matcher], labels: Labels) -> bool:
     """Whether every condition holds; so it does if there is none."""
     return all(matcher.matches(labels) for matcher in matchers)
