@@ -21,6 +21,8 @@ RESOLVED = "resolved"
 # What the log says of an alert before it is sent, so that who dies leaves a trace, and if it was refused for good.
 SENDING = "sending"
 FAILED = "failed"
+# How long an acknowledgement waits for those of the other alerts, since somebody acknowledges a group one by one.
+GATHERED_MS = 3_000
 
 
 class LogKey(msgspec.Struct, frozen=True, order=True):
@@ -194,7 +196,9 @@ def decide(
     A group begins with the first alert of which nothing was sent, and is sent ``group_wait`` after that has fired.
     While one that was sent is not resolved, the next moments to send are whole ``group_interval`` later: at the first
     of them after something has changed, and else at the first that is ``repeat_interval`` later, if one that was sent
-    as firing still is, so that nobody has acknowledged it. Of what may have been sent, and may not, it is sent at once.
+    as firing still is, so that nobody has acknowledged it. An acknowledgement of one that was sent does not wait for
+    that: it is sent once none of the group is left without, or a moment later. Of what may have been sent, and may not,
+    it is sent at once.
 
     :param sent: what the log has of ``group.key``.
     :param now: Unix ms.
@@ -225,6 +229,7 @@ def decide(
             if (changed_at := _changed_at(alert, last)) is not None:
                 since.append(changed_at)
     due = now if interrupted else _due(group.route, sent if begun else None, since, firing)
+    due = min((at for at in (due, _acknowledged_at(members, shown)) if at is not None), default=None)
     if due is not None and due <= now and not muted:
         alerts = tuple(members)
         entry = Sent(now, carried | {alert.id: _newest(alert, shown.get(alert.id)) for alert in alerts})
@@ -244,6 +249,18 @@ def _changed_at(alert: Alert, last: Shown | None) -> int | None:
         return alert.timestamp
     same = alert.updated_at == last.at and last.status in (alert.status, FAILED)
     return None if same or alert.updated_at < last.at else alert.updated_at
+
+
+def _acknowledged_at(alerts: Collection[Alert], shown: Mapping[str, Shown]) -> int | None:
+    """When it is to be sent that somebody has taken some of them, if that was not."""
+    told = {alert_id: last for alert_id, last in shown.items() if last.status not in (RESOLVED, "acknowledged")}
+    since = [
+        alert.updated_at
+        for alert in alerts
+        if alert.status == "acknowledged" and alert.id in told and told[alert.id].at < alert.updated_at
+    ]
+    left = any(alert.status == "firing" for alert in alerts)
+    return min(since) + GATHERED_MS * left if since else None
 
 
 def _due(route: Route, sent: Sent | None, since: Collection[int], firing: bool) -> int | None:

@@ -140,8 +140,8 @@ def test_an_inhibited_alert_is_held_back_until_its_cause_is_over(world, routes):
     assert world.ledger(slow) == {("slack", "#alerts"): "firing"}
 
 
-def test_an_acknowledged_group_is_edited(world, routes):  # noqa: F811
-    routes(group_by="[alertname]")
+def test_an_acknowledged_group_is_edited_without_waiting_for_its_interval(world, routes):  # noqa: F811
+    routes(group_by="[alertname]", group_interval="1h")
     ids = [fire(world, "latency", model_id=f"m{n}") for n in range(3)]
     run("slack")
     for alert_id in ids:

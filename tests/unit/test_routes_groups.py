@@ -66,15 +66,14 @@ def test_the_first_waits_for_others_and_changes_for_the_interval() -> None:
     assert place.ask(10 * S, alert("2", at=10 * S, fired=10 * S)) == 30 * S
     assert place.ask(30 * S) == 30 * S + 4 * H
     assert place.ask(40 * S, alert("3", at=40 * S, fired=40 * S)) == 330 * S
-    assert place.ask(50 * S, alert("1", "acknowledged", at=50 * S)) == 330 * S
     place.ask(330 * S)
     # The group goes on in whole intervals: what changes after three of them is sent at the fourth.
     assert place.ask(330 * S + 16 * M, alert("2", "resolved", at=330 * S + 16 * M, fired=10 * S)) == 330 * S + 20 * M
     place.ask(330 * S + 20 * M)
     assert place.told == [
         (30 * S, {"1": "firing", "2": "firing"}),
-        (330 * S, {"1": "acknowledged", "2": "firing", "3": "firing"}),
-        (330 * S + 20 * M, {"1": "acknowledged", "2": "resolved", "3": "firing"}),
+        (330 * S, {"1": "firing", "2": "firing", "3": "firing"}),
+        (330 * S + 20 * M, {"1": "firing", "2": "resolved", "3": "firing"}),
     ]
     assert place.messages[0][1].group.labels == {"team": "t"}
     assert place.messages[0][1].group.key == LogKey('{}:{team="t"}', "a", "slack", "#a")
@@ -111,9 +110,30 @@ def test_repetition_is_rounded_up_to_whole_intervals_and_ends_when_someone_has_i
     assert place.ask(30 * S + 15 * M) == 30 * S + 30 * M
     assert len(place.told) == 2
     at = 31 * S + 15 * M
-    assert place.ask(at, alert("1", "acknowledged", at=at)) == 30 * S + 20 * M
-    assert place.ask(30 * S + 20 * M) is None
-    assert place.told[-1] == (30 * S + 20 * M, {"1": "acknowledged"})
+    assert place.ask(at, alert("1", "acknowledged", at=at)) is None
+    assert place.told[-1] == (at, {"1": "acknowledged"})
+    assert place.ask(10 * H) is None
+
+
+def test_an_acknowledgement_does_not_wait_for_the_interval_but_for_those_that_follow() -> None:
+    place = Place()
+    place.ask(30 * S, *map(alert, "123"))
+    # Somebody acknowledges the group one by one, as another one fires.
+    assert place.ask(60 * S, alert("1", "acknowledged", at=60 * S)) == 63 * S
+    assert place.ask(61 * S, alert("2", "acknowledged", at=61 * S)) == 63 * S
+    assert place.ask(62 * S, alert("3", "acknowledged", at=62 * S)) is None
+    assert place.told[1:] == [(62 * S, dict.fromkeys("123", "acknowledged"))]
+    assert place.ask(70 * S, alert("4", at=70 * S, fired=70 * S)) == 362 * S
+    # One that the place has not heard of waits with the others of its kind.
+    assert place.ask(80 * S, alert("4", "acknowledged", at=80 * S, fired=70 * S)) == 362 * S
+    place.ask(362 * S)
+    place.ask(400 * S, alert("5", at=400 * S, fired=400 * S))
+    place.ask(662 * S)
+    assert place.ask(700 * S, alert("6", at=700 * S, fired=700 * S)) == 962 * S
+    assert place.ask(701 * S, alert("5", "acknowledged", at=701 * S, fired=400 * S)) == 704 * S
+    place.ask(704 * S)
+    assert place.told[4:] == [(704 * S, dict.fromkeys("12345", "acknowledged") | {"6": "firing"})]
+    assert place.ask(710 * S, alert("1", "resolved", at=710 * S)) == 1004 * S
 
 
 def test_a_place_that_wants_no_ends_hears_of_none_and_of_the_next_alert() -> None:
@@ -290,7 +310,9 @@ def test_nothing_is_lost_doubled_or_out_of_order(
     for messages in by_group.values():
         for (before, first), (at, second) in pairwise(messages):
             begun = any(one.status != "resolved" for one in first.alerts)
-            assert not begun or (at - before) % interval == 0
+            past = {one.id: one.status for one in first.alerts}
+            taken = any(one.status == "acknowledged" != past.get(one.id, "acknowledged") for one in second.alerts)
+            assert not begun or taken or (at - before) % interval == 0
             if {(one.id, one.updated_at) for one in second.alerts} <= {
                 (one.id, one.updated_at) for one in first.alerts
             }:
