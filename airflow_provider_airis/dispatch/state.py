@@ -120,20 +120,22 @@ class Reader:
                 self.hub.log.info("The hub knows alert %s no more", alert_id)
 
     def _everything(self, state: State) -> Iterator[Alert]:
-        """What is open, and then all that has changed since the committed place, in order."""
+        """What is open, and then all that has changed since the committed place, as the last change left it."""
         yield from self.hub.alerts(status="firing", limit=5_000)
         yield from self.hub.alerts(status="acknowledged", limit=5_000)
+        last: dict[str, Alert] = {}
         while True:
             changes, state.sequence = self.hub.changes(after=state.sequence, limit=limits.PAGE)
             if not changes:
-                return
-            yield from (change.alert for change in changes)
+                break
+            last |= {change.alert.id: change.alert for change in changes}
+        yield from last.values()
 
     def _take(self, state: State, told: dict[str, set[str]], alert: Alert) -> None:
         shown = [n for n in alert.notifications if n.channel == self.system]
         if alert.status == RESOLVED and alert.id not in told:
             state.alerts.pop(alert.id, None)
-            if not shown:
+            if state.keeps_log and not shown:
                 return
             alert = self.hub.alert(alert.id)  # the feed has the ledger as it was before this change
             shown = [n for n in alert.notifications if n.channel == self.system and n.status != RESOLVED]
