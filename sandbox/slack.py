@@ -310,7 +310,15 @@ class Slack:
 
     async def reset(self, request: Request) -> Response:  # noqa: ARG002
         """Forget everything."""
-        for kept in (self.messages, self.requests, self.replies, self.files, self.tokens, self.faults.scripted):
+        for kept in (
+            self.messages,
+            self.requests,
+            self.replies,
+            self.responses,
+            self.files,
+            self.tokens,
+            self.faults.scripted,
+        ):
             kept.clear()
         return JSONResponse({})
 

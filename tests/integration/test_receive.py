@@ -22,15 +22,21 @@ from starlette.routing import Mount
 
 from airflow_provider_airis.catalog import SYSTEMS
 from airflow_provider_airis.hooks.airis import AirisHook
+from airflow_provider_airis.operators.pagerduty import AirisToPagerDutyOperator
+from airflow_provider_airis.operators.slack import AirisToSlackOperator
 from airflow_provider_airis.plugins import AirisPlugin
 from airflow_provider_airis.plugins.receiver import BURST, MOST_BYTES, SECRET_CHARS, application
+from airflow_provider_airis.records import LogEntry, Shown, User
+from sandbox.faults import Fault, FaultProxy
+from sandbox.pagerduty import TOKEN
 from sandbox.process import Server
 
 SECRET = "a-secret-of-many-characters"
+KEY = "a" * 32
 STEMS = [system.stem for system in SYSTEMS if system.receives]
 CONNECTIONS = {
     "slack": ("slack_default", {"conn_type": "slack", "password": "xoxb-good"}),
-    "pagerduty": ("pagerduty_events_default", {"conn_type": "pagerduty_events", "password": "a" * 32}),
+    "pagerduty": ("pagerduty_events_default", {"conn_type": "pagerduty_events", "password": KEY}),
     "servicenow": ("servicenow_default", {"conn_type": "servicenow", "host": "http://127.0.0.1:9", "login": "airis"}),
     "jira": ("jira_default", {"conn_type": "jira", "host": "http://127.0.0.1:9", "login": "airis"}),
 }
@@ -278,5 +284,216 @@ def test_too_many_are_turned_away_and_rubbish_does_not_keep_what_is_signed_waiti
         statuses = list(pool.map(lambda one: send(server, "jira", one), bodies))
     assert set(statuses) == {200, 429}
     left = [one for one, status in zip(bodies, statuses, strict=True) if status == 429]
-    time.sleep(0.2)
-    assert send(server, "jira", left[0]) == 200
+    until(lambda: send(server, "jira", left[0]) == 200)
+
+
+def shown(server: Server, path: str) -> Any:
+    return httpx2.get(f"{server.url}/_sandbox/{path}").raise_for_status().json()
+
+
+def ask(server: Server, path: str, **body: Any) -> Any:
+    return httpx2.post(f"{server.url}/_sandbox/{path}", json=body, timeout=20).raise_for_status().json()
+
+
+@pytest.fixture
+def workspace(slack: Server, server: ApiServer, connect: Callable[..., str]) -> Server:
+    """Slack, with the app's buttons leading to the server."""
+    extra = {"base_url": f"{slack.url}/api/", "signing_secret": SECRET}
+    connect("slack_default", conn_type="slack", password="xoxb-good", extra=extra)
+    ask(slack, "reset")
+    ask(slack, "tokens", token="xoxb-good", scopes=["chat:write", "users:read", "users:read.email"])
+    ask(slack, "interactivity", url=f"{server.url}/slack", signing_secret=SECRET)
+    return slack
+
+
+def posted(workspace: Server, alert_id: str) -> str:
+    """The alert's message."""
+    AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts").execute({})
+    return str(shown(workspace, "requests")[-1]["ts"])
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 20
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
+
+
+def sync(*users: User) -> None:
+    with AirisHook() as hub:
+        hub.sync_users(users, source="directory", sync_type="full", sync_id=str(time.time_ns()), timestamp=now_ms())
+
+
+def user(username: str, email: str | None, **fields: Any) -> User:
+    return User(id=f"id-{username}", username=username, email=email, sync_timestamp=1, **fields)
+
+
+def test_buttons_of_slack_and_who_pressed_them(workspace, fire):
+    sync(user("jdoe", "Jane.Doe@Example.com", display_name="Jane Doe"), user("jane", "jane.doe@example.com.au"))
+    alert_id = fire()
+    ts = posted(workspace, alert_id)
+    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    known = alert(alert_id)
+    assert (known.status, known.acknowledged_by) == ("acknowledged", "Jane Doe (jdoe)")
+    posted(workspace, alert_id)
+    assert ask(workspace, "press", ts=ts, action_id="airis_resolve", user="U0GUEST0001") == {"status": 200}
+    assert alert(alert_id).status == "resolved"
+    with AirisHook() as hub:
+        history = hub.request("GET", f"/api/v1/alerts/{alert_id}").json()["history"]
+    assert [(e["change"], e.get("by"), e.get("comment")) for e in history[1:]] == [
+        ("acknowledged", "Jane Doe (jdoe)", "in Slack"),
+        ("resolved", "guest", "in Slack"),
+    ]
+    assert shown(workspace, "responses") == []
+
+
+def test_a_button_silences_for_an_hour_and_says_until_when(workspace, fire):
+    alert_id = fire(model_id="fraud", tags={"team": "ml"})
+    ts = posted(workspace, alert_id)
+    pressed = now_ms()
+    assert ask(workspace, "press", ts=ts, action_id="airis_silence_1h") == {"status": 200}
+    with AirisHook() as hub:
+        (silence,) = hub.silences()
+        hub.expire_silence(silence.id)
+    assert 3_599_000 < silence.ends_at - pressed < 3_605_000
+    its = {matcher.name: matcher.value for matcher in silence.matchers}
+    assert its == {"alertname": alert(alert_id).name, "model_id": "fraud", "team": "ml"}
+    (response,) = until(lambda: shown(workspace, "responses"))
+    assert response["text"].startswith("Silenced until ")
+    assert response["response_type"] == "ephemeral"
+    assert response["replace_original"] is False
+    assert alert(alert_id).status == "firing"
+
+
+def test_a_person_is_told_what_went_wrong_and_nobody_else_is(workspace, fire, connect):
+    ts = posted(workspace, fire())
+    connect("airis_default", conn_type="airis", host="http://127.0.0.1:9", password="x", extra={"timeout": 1})
+    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    (response,) = until(lambda: shown(workspace, "responses"))
+    assert response["text"] == "AIRIS-MON could not be told. Try again in a minute."
+    assert response["response_type"] == "ephemeral"
+
+
+def test_a_button_is_answered_before_slack_gives_up_though_the_hub_takes_longer(workspace, fire, connect, hub):
+    alert_id = fire()
+    ts = posted(workspace, alert_id)
+    with FaultProxy(hub.url, [Fault(action="latency", path="/acknowledge", seconds=4)]) as slow:
+        connect("airis_default", conn_type="airis", host=slow.url, password=hub.token)
+        # The stand-in gives up after three seconds, as Slack does.
+        assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+        until(lambda: alert(alert_id).status == "acknowledged")
+
+
+def test_without_the_scope_for_emails_people_are_named_as_slack_names_them(workspace, fire):
+    ask(workspace, "tokens", token="xoxb-good", scopes=["chat:write"])
+    alert_id = fire()
+    ts = posted(workspace, alert_id)
+    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    assert alert(alert_id).acknowledged_by == "jane"
+
+
+@pytest.fixture
+def account(pagerduty: Server, server: ApiServer, connect: Callable[..., str]) -> Server:
+    """PagerDuty, with its webhooks leading to the server."""
+    extra = {"webhook_secret": SECRET, "api_token": TOKEN, "api_host": pagerduty.url}
+    connect(
+        "pagerduty_events_default", conn_type="pagerduty_events", host=pagerduty.url, password="a" * 32, extra=extra
+    )
+    ask(pagerduty, "reset")
+    ask(pagerduty, "webhook", url=f"{server.url}/pagerduty", secret=SECRET)
+    return pagerduty
+
+
+def told(account: Server, alert_id: str) -> str:
+    """The alert's incident."""
+    AirisToPagerDutyOperator(task_id="pd", alert_id=alert_id, target="pagerduty_events_default").execute({})
+    return str(shown(account, "incidents")[-1]["id"])
+
+
+def test_what_is_done_in_pagerduty_edits_the_message_in_slack(account, workspace, fire):
+    alert_id = fire()
+    ts, incident = posted(workspace, alert_id), told(account, alert_id)
+    assert ask(account, "act", incident=incident, action="acknowledge") == {"status": 200}
+    assert alert(alert_id).acknowledged_by == "Jane Doe"
+    assert posted(workspace, alert_id) == ts
+    assert "Acknowledged by Jane Doe" in json.dumps(shown(workspace, "requests")[-1])
+    assert ask(account, "act", incident=incident, action="resolve") == {"status": 200}
+    assert alert(alert_id).status == "resolved"
+
+
+def test_what_the_hub_has_told_pagerduty_does_not_come_back(account, server, fire):
+    alert_id = fire()
+    told(account, alert_id)
+    with AirisHook() as hub:
+        hub.acknowledge(alert_id, "ada")
+        told(account, alert_id)
+        hub.resolve(alert_id, "ada")
+        told(account, alert_id)
+    assert server.counted("pagerduty", "ignored") == 3
+    assert not [name for name in server.counters.counted if not name.endswith("ignored")]
+
+
+def test_an_incident_without_a_key_is_known_by_those_of_its_alerts(account, server, fire, connect, pagerduty):
+    ask(account, "webhook", url=f"{server.url}/pagerduty", secret=SECRET, keys=False)
+    alert_id = fire()
+    incident = told(account, alert_id)
+    assert ask(account, "act", incident=incident, action="acknowledge") == {"status": 200}
+    assert alert(alert_id).status == "acknowledged"
+    extra = {"webhook_secret": SECRET, "api_host": pagerduty.url}
+    connect(
+        "pagerduty_events_default", conn_type="pagerduty_events", host=pagerduty.url, password="a" * 32, extra=extra
+    )
+    # It is sent again, until somebody has set the token.
+    assert ask(account, "act", incident=incident, action="resolve") == {"status": 503}
+    assert alert(alert_id).status == "acknowledged"
+
+
+def test_an_incident_that_is_reassigned_is_an_event_once(account, server, fire):
+    alert_id = fire()
+    incident = told(account, alert_id)
+    assert ask(account, "act", incident=incident, action="reassign", assignee="Max Roe") == {"status": 200}
+    with AirisHook() as hub:
+        (event,) = [e for e in hub.events(event_type="alert_assigned") if e["data"]["alert_id"] == alert_id]
+    assert (event["source"], event["data"]["by"], event["data"]["to"]) == ("pagerduty", "Jane Doe", "Max Roe")
+    assert alert(alert_id).status == "firing"
+
+
+def group(*alert_ids: str, labels: str) -> str:
+    """Alerts that Slack was shown as one."""
+    known_by = f"group-{time.time_ns():x}"
+    with AirisHook() as hub:
+        alerts = {alert_id: Shown("firing", hub.alert(alert_id).updated_at) for alert_id in alert_ids}
+        fields = {"receiver": "ml", "channel": "slack", "target": "#alerts", "reference": "C1:1.0", "at": now_ms()}
+        hub.log_notifications([LogEntry(group=f"{{}}:{{{labels}}}", id=known_by, alerts=alerts, **fields)])
+    return known_by
+
+
+def test_a_group_is_acknowledged_but_not_what_has_fired_since(server, fire):
+    first, second = fire(model_id="a"), fire(model_id="b")
+    known_by = group(first, second, labels="")
+    body = json.loads(acknowledging("servicenow", known_by))
+    old = json.dumps(body | {"at": now_ms() - 120_000}).encode()
+    assert send(server, "servicenow", old) == 200
+    assert {alert(first).status, alert(second).status} == {"firing"}
+    assert send(server, "servicenow", json.dumps(body).encode()) == 200
+    assert {alert(first).acknowledged_by, alert(second).acknowledged_by} == {"Jane Doe"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "matchers"),
+    [(r'model_id="fraud", team="a:{b}"', ["model_id='fraud'", "team='a:{b}'"]), ("", ["alert_id=~"])],
+)
+def test_a_group_is_silenced_by_what_it_has_in_common(server, fire, labels, matchers):
+    alert_id = fire(model_id="fraud")
+    at = now_ms()
+    action = {"action_id": "airis_silence_1h", "value": group(alert_id, labels=labels), "action_ts": str(at / 1000)}
+    payload = {"type": "block_actions", "user": {"id": "U0GUEST0001", "name": "guest"}, "actions": [action]}
+    assert send(server, "slack", urlencode({"payload": json.dumps(payload)}).encode()) == 200
+    with AirisHook() as hub:
+        (silence,) = hub.silences()
+        hub.expire_silence(silence.id)
+    found = [f"{m.name}{m.operator}{'' if '~' in m.operator else repr(m.value)}" for m in silence.matchers]
+    assert found == matchers
+    assert silence.silences({"alert_id": alert_id, "model_id": "fraud", "team": "a:{b}"}, at + 10_000)
+    assert not silence.silences({"alert_id": "another", "model_id": "other"}, at + 10_000)
