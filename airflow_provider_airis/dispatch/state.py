@@ -44,7 +44,10 @@ class State:
 
 
 class Read(NamedTuple):
-    """What one look at the feed has brought; ``state`` if it was the first that did, until which there is a time."""
+    """What one look at the feed has brought; ``state`` if it was the first that did.
+
+    :param due: until then, when something is due though nothing changes, Unix ms by our own clock.
+    """
 
     state: State | None
     alerts: list[Alert]
@@ -74,10 +77,11 @@ class Reader:
             changes, sequence = self.hub.changes(after=after, limit=limits.PAGE, wait=seconds)
             return Read(None, [change.alert for change in changes], sequence, self._silences())
         after = self.hub.committed()
-        due = self.hub.committed(f"{self.hub.consumer}-due")
-        left = due / 1000 - time.time() if due else seconds
+        due = self.hub.place(f"{self.hub.consumer}-due")
+        left = (due.sequence - due.now) / 1000 if due.sequence else seconds
+        until = round((time.time() + left) * 1000) if due.sequence else None
         if left > 0 and not self.hub.changes(after=after, limit=1, wait=max(0.0, min(seconds, left)))[0]:
-            return Read(None, [], after, [], due or None)
+            return Read(None, [], after, [], until)
         state = self._load()
         return Read(state, [], state.sequence, self._silences())
 

@@ -6,12 +6,15 @@ import gzip
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from hashlib import blake2b
+from time import time
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
+from msgspec.structs import replace
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.base import RETRIES, ApiHook, T
@@ -32,6 +35,8 @@ from airflow_provider_airis.records import (
 )
 
 if TYPE_CHECKING:
+    import httpx2
+
     from airflow_provider_airis.routes.matching import Matcher, Operator, Silence
 
 SYNC_USERS = 1_000
@@ -47,10 +52,12 @@ class Place(msgspec.Struct, frozen=True):
     """A consumer's place in the change feed.
 
     :param updated_at: when it was committed, Unix ms.
+    :param now: the hub's clock as it answered, Unix ms, at worst two seconds off.
     """
 
     sequence: int = 0
     updated_at: int = 0
+    now: int = 0
 
 
 class _Matcher(msgspec.Struct):
@@ -489,18 +496,21 @@ class AirisHook(ApiHook):
             if error.status == 404:
                 return Place()
             raise
-        return self.decode(response, Place)
+        return self._place(response)
 
     async def aplace(self, consumer: str | None = None) -> Place:
         """As :meth:`place`, from an event loop."""
         path = f"{API}/consumers/{quote(consumer or self.consumer, safe='')}"
         try:
             async with await self.asession() as client:
-                return self.decode(await self.arequest(client, "GET", path), Place)
+                return self._place(await self.arequest(client, "GET", path))
         except PermanentError as error:
             if error.status == 404:
                 return Place()
             raise
+
+    def _place(self, response: httpx2.Response) -> Place:
+        return replace(self.decode(response, Place), now=_clock(response))
 
     def commit(self, consumer: str, sequence: int, *, force: bool = False) -> Place:
         """Move a consumer's place forward, back only if ``force`` says so; returns what is in force."""
@@ -592,3 +602,13 @@ class AirisHook(ApiHook):
             raise PermanentError(
                 f"{self.hook_name} (connection {self.conn_id}) answered with something else than its API does ({error})"
             ) from error
+
+
+def _clock(response: httpx2.Response) -> int:
+    """Our clock, as far as it is within the second that ``Date`` names, or the next, as servers keep it a while."""
+    now = round(time() * 1000)
+    try:
+        second = round(parsedate_to_datetime(response.headers["Date"]).timestamp() * 1000)
+    except (KeyError, ValueError):
+        return now
+    return min(max(now, second), second + 2_000)

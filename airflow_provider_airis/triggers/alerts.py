@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -142,8 +141,8 @@ class AirisAlertTrigger(BaseEventTrigger):
         if self.system is None:
             return POLL_S
         await hook.aconnection()
-        due = (await hook.aplace(f"{hook.consumer}-due")).sequence
-        return due / 1000 - time.time() if due else POLL_S
+        due = await hook.aplace(f"{hook.consumer}-due")
+        return (due.sequence - due.now) / 1000 if due.sequence else POLL_S
 
     def shared_stream_key(self) -> Hashable | None:
         """With matchers, a stream that Airflow tells what of it is stored; nobody else has it."""

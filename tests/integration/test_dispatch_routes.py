@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_airis.dispatch import limits as engine
+from airflow_provider_airis.hooks import airis
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.routes import parse_matchers
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
@@ -88,6 +89,22 @@ def test_a_wait_outlives_the_run_and_wakes_the_next_one(world, routes, monkeypat
     assert time.time() * 1000 >= world.alert(alert_id)["timestamp"] + 3_000
     assert run("slack")["sent"] == 1
     assert world.ledger(alert_id) == {("slack", "#alerts"): "firing"}
+
+
+@pytest.mark.parametrize("wrong_s", [-300, 300])
+def test_a_wait_is_by_the_hubs_clock_whatever_airflows_says(world, routes, monkeypatch, wrong_s):  # noqa: F811
+    monkeypatch.setattr(engine, "STAY_S", 0)
+    routes(group_wait="3s")
+    clock = time.time
+    alert_id = fire(world, "later")
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: clock() + wrong_s)
+        patched.setattr(airis, "time", time.time)
+        assert run("slack")["sent"] == 0
+        asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger(system="slack")), 30))
+        # The hub's Date may be two seconds off.
+        assert clock() * 1000 >= world.alert(alert_id)["timestamp"] + 1_000
+        assert run("slack", linger_s=2)["sent"] == 1
 
 
 def test_what_resolved_within_the_wait_is_told_to_nobody(world, routes):  # noqa: F811
