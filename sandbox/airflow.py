@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 
 
 class Airflow:
-    """One Airflow on SQLite in a directory of its own; use it as a context manager.
+    """One Airflow in a directory of its own, on SQLite unless the settings say otherwise; use it as a context manager.
 
     :meth:`start` returns when the processes run, :meth:`wait` when all of them are healthy. Everyone who reaches its
     address is an admin, which is why that is loopback.
@@ -59,10 +59,13 @@ class Airflow:
         self.run(*MIGRATE)
 
     def start(self, *names: str) -> None:
-        """Start these components, or all, each detached with its output in a file of its own."""
+        """Start these components, or all, each detached with its output in a file of its own.
+
+        ``triggerer@2`` is another triggerer.
+        """
         (self.home / "dags").mkdir(exist_ok=True)
         for name in names or COMPONENTS:
-            self._spawn(name, COMPONENTS[name])
+            self._spawn(name, COMPONENTS[name.partition("@")[0]], mode="ab")
 
     def wait(self, timeout: float = 180) -> None:
         """Wait until the API answers and every component that runs has reported itself healthy.
@@ -86,10 +89,19 @@ class Airflow:
 
     def check(self) -> None:
         """Raise RuntimeError if a component has ended."""
-        for name in COMPONENTS:
-            process = self.processes.get(name)
-            if process is not None and process.poll() is not None:
-                raise RuntimeError(f"airflow {name} ended with {process.returncode}:\n{self.tail(name)}")
+        for name in self.ended():
+            raise RuntimeError(f"airflow {name} ended with {self.processes[name].returncode}:\n{self.tail(name)}")
+
+    def ended(self) -> list[str]:
+        """The components that have ended."""
+        started = (name for name in self.processes if name.partition("@")[0] in COMPONENTS)
+        return [name for name in started if self.processes[name].poll() is not None]
+
+    def kill(self, name: str) -> None:
+        """End a component with all that it has started at once, as if its machine were gone."""
+        process = self.processes[name]
+        end_sessions({process.pid})
+        process.wait()
 
     def call(self, method: str, path: str, **request: Any) -> Any:
         """Call Airflow's REST API, as ``GET /dags``, and return its answer.
@@ -140,8 +152,8 @@ class Airflow:
                 process.wait(max(0.0, deadline - time.monotonic()))
         end_sessions(self.sessions)
 
-    def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        with self._log(name).open("wb") as log:
+    def _spawn(self, name: str, arguments: tuple[str, ...], mode: str = "wb") -> subprocess.Popen[bytes]:
+        with self._log(name).open(mode) as log:
             process = self.processes[name] = subprocess.Popen(
                 [*self.command, *arguments],
                 cwd=self.home,

@@ -1,4 +1,8 @@
-"""The dispatch in Airflow itself, while its processes are killed: no alert missed, none doubled, order kept."""
+"""The dispatch in Airflow itself, while its processes are killed: no alert missed, none doubled, order kept.
+
+``AIRIS_FAULTS_ROUNDS=40`` kills everything so many times, for about half an hour; ``AIRIS_FAULTS_SEED`` repeats what a
+seed that was printed has chosen.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +21,17 @@ import psutil
 import pytest
 
 from sandbox.airflow import Airflow
+from sandbox.postgres import Postgres, program
 from sandbox.process import Server
-from sandbox.topology import connections, hub_arguments
+from sandbox.topology import COMPONENTS, PEERS, arguments, connections, hub_arguments
 
-SYSTEMS = ("slack", "pagerduty")
-RANK = {"trigger": 0, "acknowledge": 1, "resolve": 2}
+SEED = int(os.environ.get("AIRIS_FAULTS_SEED", random.randrange(1 << 32)))
+ROUNDS = int(os.environ.get("AIRIS_FAULTS_ROUNDS", "1"))
+SYSTEMS = ("slack", "pagerduty", "webhook")
+SEVERITIES = ("high", "critical")
+# In their order.
+STATUSES = ("firing", "acknowledged", "resolved")
+PAGERDUTY = {"trigger": "firing", "acknowledge": "acknowledged", "resolve": "resolved", "error": "high"}
 # How soon Airflow sees that something has died: by default after minutes.
 SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
@@ -31,7 +41,9 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
+    "AIRFLOW__AIRIS_WEBHOOK__SEVERITIES": ", ".join(SEVERITIES),
 }
+TRIGGERERS = ("triggerer", "triggerer@2")
 # What a user writes.
 OWN = """
 from datetime import UTC, datetime
@@ -74,20 +86,26 @@ with DAG("own_waits", schedule="@continuous", start_date=datetime(2026, 1, 1, tz
 
 
 class World:
-    """Airflow with the Dags unpaused, a hub, and the stand-ins of the receivers."""
+    """Airflow on PostgreSQL with two triggerers and the Dags unpaused, a hub, and the stand-ins of the receivers."""
 
-    def __init__(self, airflow: Airflow, folder: Path) -> None:
+    def __init__(self, airflow: Airflow, postgres: Postgres, folder: Path) -> None:
         self.airflow = airflow
+        self.postgres = postgres
         self.folder = folder
         self.hub = self.start_hub()
-        self.receivers = {system: Server(f"sandbox.{system}", "--port", "0") for system in SYSTEMS}
+        self.receivers = {
+            peer.stem: Server(peer.module, "--port", "0", *arguments(peer, secrets=str(airflow.home / "secrets")))
+            for peer in PEERS
+            if peer.stem in SYSTEMS
+        }
         headers = {"Authorization": f"Bearer {airflow.secrets['hub_admin_token']}"}
         self.client = httpx2.Client(base_url=self.hub.url, headers=headers)
         self.ids: list[str] = []
+        self.restarted: Counter[str] = Counter()
 
     def start_hub(self, port: int = 0) -> Server:
-        arguments = hub_arguments(self.airflow.home / "secrets", self.folder / "hub.db")
-        return Server("airflow_provider_airis.hub", "--port", str(port), *arguments)
+        own = hub_arguments(self.airflow.home / "secrets", self.folder / "hub.db")
+        return Server("airflow_provider_airis.hub", "--port", str(port), *own)
 
     def stop(self) -> None:
         self.client.close()
@@ -98,51 +116,99 @@ class World:
         for system in SYSTEMS:
             self.airflow.call("PATCH", f"/dags/airis_dispatch_{system}", json={"is_paused": paused})
 
+    def tend(self) -> None:
+        """Start again what has ended by itself, as systemd does."""
+        for name in self.airflow.ended():
+            self.restarted[name] += 1
+            self.kill(name)
+
+    def until(self, condition: Callable[[], Any], seconds: float = 180) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.going_on()
+            self.tend()
+            time.sleep(0.5)
+
+    def going_on(self) -> list[Any]:
+        """What Airflow believes to be running."""
+        found = []
+        for run in self.airflow.call("GET", "/dags/~/dagRuns", params={"state": ["queued", "running"]})["dag_runs"]:
+            tasks = self.airflow.call("GET", f"/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances")
+            states = [(task["task_id"], task["state"], task["try_number"]) for task in tasks["task_instances"]]
+            found.append((run["dag_run_id"], run["dag_id"], run["state"], states))
+        return found
+
     def disturb(self, chance: random.Random, seconds: float) -> None:
-        """Let alerts fire, be acknowledged and resolved for a while."""
+        """Let alerts fire, change their severity, be acknowledged and resolved for a while."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             what = chance.random()
             if what < 0.6 or not self.ids:
-                body = {"name": f"alert {len(self.ids)}", "severity": "critical"}
-                self.ids.append(self.client.post("/api/v1/alerts", json=body).raise_for_status().json()["id"])
+                number = len(self.ids) if what < 0.45 or not self.ids else chance.randrange(len(self.ids))
+                body = {"name": f"alert {number}", "severity": chance.choice(SEVERITIES)}
+                alert_id = self.client.post("/api/v1/alerts", json=body).raise_for_status().json()["id"]
+                if alert_id not in self.ids:
+                    self.ids.append(alert_id)
             else:
                 kind = "acknowledge" if what < 0.8 else "resolve"
                 path = f"/api/v1/alerts/{chance.choice(self.ids)}/{kind}"
                 self.client.post(path, json={"by": "ada"}).raise_for_status()
+            self.tend()
             time.sleep(chance.uniform(0, 0.8))
 
-    def states(self) -> dict[str, tuple[str, dict[str, str]]]:
-        """Each alert's status, and what the ledger says of each receiver."""
-        found = self.client.get("/api/v1/alerts", params={"limit": 5000}).raise_for_status().json()["alerts"]
-        return {a["id"]: (a["status"], {n["channel"]: n["status"] for n in a["notifications"]}) for a in found}
+    def alerts(self) -> list[dict[str, Any]]:
+        return self.client.get("/api/v1/alerts", params={"limit": 5000}).raise_for_status().json()["alerts"]
 
-    def behind(self) -> list[str]:
-        """Alerts that a receiver does not show as they are."""
-        return [
-            alert_id
-            for alert_id, (status, shown) in self.states().items()
-            for system in SYSTEMS
-            if shown.get(system, "resolved") != status
-        ]
+    def behind(self) -> list[tuple[str, str]]:
+        """Which receivers are not known to show which alerts as they are."""
+        found = []
+        for alert in self.alerts():
+            shown = {n["channel"]: n for n in alert["notifications"]}
+            for system in SYSTEMS:
+                last = shown.get(system, {"status": "resolved", "at": alert["updated_at"]})
+                if (last["status"], last["at"]) != (alert["status"], alert["updated_at"]):
+                    found.append((system, alert["id"]))
+        return found
 
-    def seen(self, system: str) -> list[tuple[str, str]]:
-        """What a receiver has taken, as (kind, alert id)."""
-        found = httpx2.get(f"{self.receivers[system].url}/_sandbox/requests").json()
+    def seen(self, system: str, what: str = "requests") -> list[dict[str, Any]]:
+        """What a receiver has taken."""
+        return httpx2.get(f"{self.receivers[system].url}/_sandbox/{what}").json()
+
+    def told(self, system: str) -> dict[str, list[tuple[str, str]]]:
+        """What a receiver was shown of each alert, one after the other, as (status, severity)."""
+        found = defaultdict(list)
+        for row in self.seen(system):
+            if system == "slack":
+                # "Resolved: HIGH Alert: alert 7"
+                before, _, state = row["text"].rpartition(" Alert: ")[0].rpartition(": ")
+                alert_id, shown = (
+                    row["metadata"]["event_payload"]["alert_id"],
+                    (before.lower() or "firing", state.lower()),
+                )
+            elif system == "pagerduty":
+                severity = row.get("payload", {}).get("severity", "")
+                alert_id = row["dedup_key"].removeprefix("airis-mon-")
+                shown = (PAGERDUTY[row["kind"]], PAGERDUTY.get(severity, severity))
+            else:
+                alert_id, shown = row["alert"]["id"], (row["alert"]["status"], row["alert"]["severity"])
+            found[alert_id].append(shown)
+        return found
+
+    def doubled(self, system: str) -> list[Any]:
+        """What people see twice."""
         if system == "slack":
-            return [(row["kind"], row["metadata"]["event_payload"]["alert_id"]) for row in found]
-        return [(row["kind"], row["dedup_key"].removeprefix("airis-mon-")) for row in found]
+            posted = [row["metadata"]["event_payload"] for row in self.seen("slack") if row["kind"] == "message"]
+            replies = [row["metadata"]["event_payload"] for row in self.seen("slack", "replies")]
+            return repeated([(its["alert_id"], its.get("reply")) for its in posted + replies])
+        if system == "pagerduty":
+            return repeated([incident["dedup_key"] for incident in self.seen("pagerduty", "incidents")])
+        return [row["key"] for row in self.seen(system) if row["repeated"]]
 
     # What dies
 
     def kill(self, name: str) -> None:
         """A component with all that it started, as if its machine were gone; another takes its place."""
-        process = self.airflow.processes[name]
-        for found in psutil.process_iter():
-            with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-                if os.getsid(found.pid) == process.pid:
-                    found.kill()
-        process.wait()
+        self.airflow.kill(name)
         self.airflow.start(name)
 
     def kill_scheduler_alone(self) -> None:
@@ -155,91 +221,126 @@ class World:
     def kill_tasks(self) -> None:
         """Whatever runs a task's code."""
         # A worker that waits for its next task holds the queue's lock; killed, it would keep the others from theirs.
-        for worker in psutil.Process(self.airflow.processes["scheduler"].pid).children():
-            for found in worker.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    if not found.children():
-                        found.kill()
+        with suppress(psutil.NoSuchProcess):
+            for worker in psutil.Process(self.airflow.processes["scheduler"].pid).children():
+                for found in worker.children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        if not found.children():
+                            found.kill()
 
     def kill_hub(self) -> None:
         port = self.hub.port
         self.hub.kill()
         self.hub = self.start_hub(port)
 
+    def kill_database(self, chance: random.Random) -> None:
+        self.postgres.kill()
+        self.disturb(chance, chance.uniform(0, 6))
+        self.postgres.start()
+
     def pause(self) -> None:
-        self.unpause(paused=True)
-        time.sleep(1)
-        self.unpause()
+        for paused in (True, False):
+            # The database, or the API server, may have come back only just now.
+            self.until(lambda: self._paused(paused=paused))  # noqa: B023
+            time.sleep(1)
 
-
-def until(condition: Callable[[], Any], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
+    def _paused(self, *, paused: bool) -> bool:
+        with suppress(RuntimeError, httpx2.TransportError):
+            self.unpause(paused)
+            return True
+        return False
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    try:
+        program("postgres")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("world")
-    with Airflow(folder / "airflow", settings=SETTINGS) as airflow:
+    with (
+        Postgres() as postgres,
+        Airflow(
+            folder / "airflow", settings=SETTINGS | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url}
+        ) as airflow,
+    ):
         (airflow.home / "dags").mkdir()
         (airflow.home / "dags" / "own.py").write_text(OWN)
         airflow.migrate()
-        world = World(airflow, folder)
+        world = World(airflow, postgres, folder)
         try:
-            airflow.start()
+            airflow.start(*COMPONENTS, TRIGGERERS[1])
             airflow.wait()
             peers = {system: server.url for system, server in world.receivers.items()}
             rows = connections(airflow.secrets, hub=world.hub.url, dashboard=world.hub.url, peers=peers)
             for conn_id, fields in rows.items():
                 airflow.call("POST", "/connections", json={"connection_id": conn_id, **fields})
             wanted = {f"airis_dispatch_{system}" for system in SYSTEMS}
-            until(lambda: wanted <= {dag["dag_id"] for dag in airflow.call("GET", "/dags")["dags"]})
+            world.until(lambda: wanted <= {dag["dag_id"] for dag in airflow.call("GET", "/dags")["dags"]})
             world.unpause()
             yield world
         finally:
             world.stop()
 
 
+def repeated(shown: list[Any]) -> list[Any]:
+    return [what for what, count in Counter(shown).items() if count > 1]
+
+
 def test_whatever_dies_no_alert_is_missed_or_doubled(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    seed = random.randrange(1 << 32)
-    chance = random.Random(seed)
+    chance = random.Random(SEED)
     world.disturb(chance, 6)
-    until(lambda: not world.behind())
+    world.until(lambda: not world.behind())
     deaths: dict[str, Callable[[], None]] = {
         "tasks": world.kill_tasks,
-        "triggerer": lambda: world.kill("triggerer"),
+        **{name: lambda name=name: world.kill(name) for name in TRIGGERERS},
         "hub": world.kill_hub,
         "scheduler with its tasks": lambda: world.kill("scheduler"),
         "scheduler alone": world.kill_scheduler_alone,
+        "database": lambda: world.kill_database(chance),
         "none, but the Dags are paused": world.pause,
     }
-    order = [*deaths]
-    chance.shuffle(order)
-    started = time.monotonic()
-    for name in order:
-        world.disturb(chance, chance.uniform(1, 5))
-        deaths[name]()
-        world.disturb(chance, chance.uniform(0.5, 3))
-    until(lambda: not world.behind())
+    if ROUNDS > 1:
+        deaths["api-server"] = lambda: world.kill("api-server")
 
-    with capsys.disabled():
-        print(f"\nseed {seed}: {len(world.ids)} alerts, killed {', '.join(order)}; {time.monotonic() - started:.0f} s")
-    states = world.states()
+    def say(line: str) -> None:
+        print(line)  # shown by a test that fails
+        with capsys.disabled():
+            print(line, flush=True)
+
+    say(f"\nAIRIS_FAULTS_SEED={SEED}")
+    started, kills = time.monotonic(), 0
+    for _ in range(ROUNDS):
+        for name in chance.sample([*deaths], len(deaths)):
+            world.disturb(chance, chance.uniform(1, 5))
+            say(f"{time.monotonic() - started:7.1f} s  {name}")
+            deaths[name]()
+            kills += 1
+            world.disturb(chance, chance.uniform(0.5, 3))
+            if ROUNDS > 1 and chance.random() < 0.3:
+                world.until(lambda: not world.behind())
+    world.until(lambda: not world.behind())
+    say(f"{time.monotonic() - started:7.1f} s  everything is told")
+    ended = ", ".join(f"{count} {name}" for name, count in sorted(world.restarted.items()))
+    say(f"{kills} kills; ended by themselves and started again: {ended or 'none'}")
+
+    alerts = world.alerts()
+    wrong: dict[str, Any] = {}
+    doubled = {system: world.doubled(system) for system in SYSTEMS}
     for system in SYSTEMS:
-        shown = world.seen(system)
-        missed = {a for a, (status, _) in states.items() if status != "resolved"} - {alert_id for _, alert_id in shown}
-        assert not missed, (seed, system)
-    messages = Counter(alert_id for kind, alert_id in world.seen("slack") if kind == "message")
-    assert [alert_id for alert_id, count in messages.items() if count > 1] == [], seed
-    events = world.seen("pagerduty")
-    for alert_id in states:
-        told = [kind for kind, shown_id in events if shown_id == alert_id]
-        assert told == sorted(told, key=RANK.__getitem__), (seed, alert_id)
-    incidents = httpx2.get(f"{world.receivers['pagerduty'].url}/_sandbox/incidents").json()
-    doubled = [key for key, count in Counter(i["dedup_key"] for i in incidents).items() if count > 1]
-    assert doubled == [], seed
+        told = world.told(system)
+        for alert in alerts:
+            shown = told.get(alert["id"], [("resolved", alert["severity"])])
+            if (alert["status"], alert["severity"]) != (shown[-1][0], shown[-1][1] or alert["severity"]):
+                wrong[f"{system} missed {alert['id']}"] = (shown, alert)
+            if shown != sorted(shown, key=lambda state: STATUSES.index(state[0])):
+                wrong[f"{system} was told of {alert['id']} out of order"] = shown
+        count = sum(map(len, told.values()))
+        say(f"{system}: {len(told)} of {len(alerts)} alerts, {count} requests, doubled: {doubled[system] or 'none'}")
+    assert not wrong
+    assert doubled["slack"] == doubled["pagerduty"] == []
+    # It cannot be asked what it was told before, but is told so: the key is the same.
+    assert len(doubled["webhook"]) <= kills
 
 
 def test_users_own_dags_are_started_waited_for_and_told_of_by_alerts_though_the_triggerer_dies(world: World) -> None:
@@ -270,12 +371,12 @@ def test_users_own_dags_are_started_waited_for_and_told_of_by_alerts_though_the_
         payloads = [event["extra"]["payload"] for event in events]
         return [(payload["alert"]["id"], payload["change"]) for payload in payloads]
 
-    until(lambda: consumers() == [200, 200])
+    world.until(lambda: consumers() == [200, 200])
     airflow.call("POST", "/dags/own_fails/dagRuns", json={"logical_date": None})
-    until(own)
+    world.until(own)
     (failed,) = own()
     assert (failed["name"], failed["model_id"], failed["status"]) == ("own_fails.train failed", "train", "firing")
-    until(lambda: results("own_waits", "react") and results("own_told", "tell"))
+    world.until(lambda: results("own_waits", "react") and results("own_told", "tell"))
 
     body = {"severity": "low", "alert_type": "own"}
     for name in ("before it dies", "while it is dead"):
@@ -283,9 +384,9 @@ def test_users_own_dags_are_started_waited_for_and_told_of_by_alerts_though_the_
         if name == "before it dies":
             world.kill("triggerer")
     airflow.call("POST", "/dags/own_fails/dagRuns", json={"logical_date": None, "conf": {"fail": False}})
-    until(lambda: own()[0]["status"] == "resolved")
+    world.until(lambda: own()[0]["status"] == "resolved")
     ids = [alert["id"] for alert in own()]
-    until(lambda: {*ids} <= {*results("own_waits", "react")} and (failed["id"], "resolved") in told())
+    world.until(lambda: {*ids} <= {*results("own_waits", "react")} and (failed["id"], "resolved") in told())
 
     # In their order; the triggerer may have died before the hub heard that something was told.
     assert list(dict.fromkeys(results("own_waits", "react"))) == ids
