@@ -42,6 +42,10 @@ from sandbox.verify import Tally, compare, compare_registry, compare_users
 SYNC, RECONCILE = "airis_sync_sagemaker", "airis_reconcile_sagemaker"
 DISPATCH = ("airis_dispatch_slack", "airis_dispatch_pagerduty")
 LIMIT_S = 480
+# One when somebody acknowledges, and one at the end.
+SLACK_UPDATES = 2
+# Of which change of the alert a request tells; of an update its text says so.
+CHANGES = {"message": "fired", "chart": "fired", "trigger": "fired", "acknowledge": "acknowledged"}
 
 
 class Display:
@@ -100,16 +104,22 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a stand-in took: Slack ``message``, ``chart`` or ``update``, PagerDuty ``trigger`` or ``resolve``."""
+    """What a stand-in took.
+
+    :param kind: Slack ``message``, ``chart``, ``update``; PagerDuty ``trigger``, ``acknowledge``, ``resolve``.
+    :param change: the change of the alert that it tells of.
+    """
 
     channel: str
     kind: str
+    change: str
     at: int
 
-    @property
-    def change(self) -> str:
-        """The change of the alert that it tells of."""
-        return "fired" if self.kind in ("message", "chart", "trigger") else "resolved"
+    @classmethod
+    def of(cls, channel: str, request: dict[str, Any]) -> Delivery:
+        """What a stand-in noted."""
+        said = "acknowledged" if str(request.get("text")).startswith("Acknowledged") else "resolved"
+        return cls(channel, request["kind"], CHANGES.get(request["kind"], said), request["at"])
 
 
 @dataclass
@@ -138,7 +148,7 @@ class Report:
             "backfill_runs": HISTORY_DAYS,
             "alerts_fired": 1,
             "slack_messages": 1,
-            "slack_updates": 1,
+            "slack_updates": SLACK_UPDATES,
             "pagerduty_events": 2,
         }
         faults = [
@@ -198,7 +208,7 @@ class Demo:
                 self.display.say(f"{BY_STEM[peer.stem].title} is left out: {peer.needs} is not installed", "yellow")
         private = self.airflow.home / "secrets"
         times = zip(("history_from", "history_until", "live_from"), self._times(), strict=True)
-        places = {"secrets": str(private), **dict(times)}
+        places = {"secrets": str(private), "api": self.airflow.url, **dict(times)}
         commands = {peer.stem: (peer.module, *arguments(peer, **places)) for peer in self.peers}
         commands["hub"] = ("airflow_provider_airis.hub", *hub_arguments(private, self.directory / "hub.db"))
         titles = [BY_STEM[peer.stem].title for peer in self.peers]
@@ -329,10 +339,21 @@ class Demo:
             self.source.post("/_sandbox/incidents", json={"endpoint": self.endpoint}).raise_for_status()
             self.display.say(f"incident: {self.endpoint} answers 20 times slower from now on", "yellow")
         if self.incident == "on" and {"message", "trigger"} <= told:
+            self.incident = "acknowledged"
+            (incident,) = self.pagerduty.get("/_sandbox/incidents").raise_for_status().json()
+            act = {"incident": incident["id"], "action": "acknowledge"}
+            answer = self.pagerduty.post("/_sandbox/act", json=act).raise_for_status().json()
+            self.display.say(f"PagerDuty: Jane Doe acknowledges; Airflow answers {answer['status']}", "yellow")
+        if self.incident == "acknowledged" and "update" in told:
             self.incident = "over"
             self.source.patch("/_sandbox/incidents", json={"endpoint": self.endpoint}).raise_for_status()
             self.display.say(f"incident: {self.endpoint} is as fast as before", "yellow")
-        return all([self._backfilled(), self._all_synced(), self._promoted(), {"update", "resolve"} <= told])
+        return all([self._backfilled(), self._all_synced(), self._promoted(), self._is_over()])
+
+    def _is_over(self) -> bool:
+        """Whether Slack and PagerDuty know that the incident is."""
+        kinds = [delivery.kind for delivery in self.deliveries]
+        return kinds.count("update") == SLACK_UPDATES and "resolve" in kinds
 
     def _promoted(self) -> bool:
         """Whether the hub has heard of an alias that is moved once MLflow was read."""
@@ -473,7 +494,7 @@ class Demo:
     def _watch_deliveries(self) -> None:
         stand_ins = {"Slack": self.slack, "PagerDuty": self.pagerduty}
         seen = [
-            Delivery(name, request["kind"], request["at"])
+            Delivery.of(name, request)
             for name, client in stand_ins.items()
             for request in client.get("/_sandbox/requests").raise_for_status().json()
         ]

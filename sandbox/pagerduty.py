@@ -20,10 +20,12 @@ import html
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -66,10 +68,9 @@ class PagerDuty:
             answer = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
             return JSONResponse(answer, 400)
         found = self._apply(event)
-        if found is not None:
-            await self._tell(found, event["event_action"], INTEGRATION)
+        tell = BackgroundTask(self._tell, found, event["event_action"], INTEGRATION) if found else None
         answer = {"status": "success", "message": "Event processed", "dedup_key": event["dedup_key"]}
-        return answered(fault) if fault else JSONResponse(answer, 202)
+        return answered(fault) if fault else JSONResponse(answer, 202, background=tell)
 
     async def change(self, request: Request) -> Response:
         """Take a change event."""
@@ -270,9 +271,11 @@ def _html(incident: dict[str, Any], *, may_act: bool) -> str:
     )
 
 
-def make() -> Starlette:
+def make(webhook_url: str | None = None, webhook_secret_file: str | None = None) -> Starlette:
     """An account without incidents."""
     pagerduty = PagerDuty()
+    if webhook_url and webhook_secret_file:
+        pagerduty.webhook = {"url": webhook_url, "secret": Path(webhook_secret_file).read_text().strip()}
     return application(
         [
             Route("/", pagerduty.show),
@@ -292,4 +295,4 @@ def make() -> Starlette:
 
 
 if __name__ == "__main__":
-    serve("stand-in of PagerDuty's Events API v2", make)
+    serve("stand-in of PagerDuty's Events API v2", make, optional=("webhook_url", "webhook_secret_file"))

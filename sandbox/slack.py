@@ -27,6 +27,7 @@ import html
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -509,9 +510,12 @@ def _mrkdwn(text: str) -> str:
     return html.escape(html.unescape(text).strip("*").rstrip(":"))
 
 
-def make() -> Starlette:
+def make(interactivity_url: str | None = None, signing_secret_file: str | None = None) -> Starlette:
     """A workspace without messages."""
     slack = Slack()
+    if interactivity_url and signing_secret_file:
+        secret = Path(signing_secret_file).read_text().strip()
+        slack.interactivity = {"url": interactivity_url, "signing_secret": secret}
     return application(
         [
             Route("/", slack.show),
@@ -535,4 +539,4 @@ def make() -> Starlette:
 
 
 if __name__ == "__main__":
-    serve("stand-in of Slack's Web API", make)
+    serve("stand-in of Slack's Web API", make, optional=("interactivity_url", "signing_secret_file"))

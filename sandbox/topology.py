@@ -130,9 +130,13 @@ PEERS = (
             "slack_default": {
                 "conn_type": "slack",
                 "password": made["slack_token"],
-                "extra": json.dumps({"base_url": f"{url}/api/"}),
+                "extra": json.dumps({"base_url": f"{url}/api/", "signing_secret": made["slack_signing_secret"]}),
             }
         },
+        arguments=(
+            *("--interactivity-url", "{api}/airis/receive/slack"),
+            *("--signing-secret-file", "{secrets}/slack_signing_secret"),
+        ),
         published=True,
     ),
     Peer(
@@ -143,8 +147,13 @@ PEERS = (
                 "conn_type": "pagerduty_events",
                 "host": url,
                 "password": made["pagerduty_key"],
+                "extra": json.dumps({"webhook_secret": made["pagerduty_webhook_secret"]}),
             }
         },
+        arguments=(
+            *("--webhook-url", "{api}/airis/receive/pagerduty"),
+            *("--webhook-secret-file", "{secrets}/pagerduty_webhook_secret"),
+        ),
         published=True,
     ),
     Peer(
@@ -266,7 +275,8 @@ def hub_arguments(secrets_directory: Path | str, database: Path | str) -> tuple[
 def arguments(peer: Peer, **places: str) -> tuple[str, ...]:
     """What a peer is given beside host and port.
 
-    :param places: ``secrets``, a directory, and in ISO 8601 ``history_from``, ``history_until``, ``live_from``.
+    :param places: ``secrets``, a directory, ``api``, how the peer reaches Airflow's API server, and in ISO 8601
+        ``history_from``, ``history_until`` and ``live_from``.
     """
     return tuple(argument.format(**places) for argument in peer.arguments)
 
@@ -291,7 +301,8 @@ def generate_secrets(directory: Path) -> dict[str, str]:
     secret("slack_token", lambda: f"xoxb-{secrets.token_urlsafe(32)}")
     for name in (
         *("api_secret_key", "aws_key", "hub_admin_token", "hub_token", "jira_token", "jwt_secret", "ldap_password"),
-        *("postgres_password", "servicenow_password", "smtp_password", "teams_signature", "webhook_secret"),
+        *("pagerduty_webhook_secret", "postgres_password", "servicenow_password", "slack_signing_secret"),
+        *("smtp_password", "teams_signature", "webhook_secret"),
     ):
         secret(name, lambda: secrets.token_urlsafe(48))
     secret("sql_alchemy_conn", lambda: f"postgresql+psycopg2://airflow:{made['postgres_password']}@postgres/airflow")

@@ -98,19 +98,19 @@ def application(routes: list[Route], faults: Faults) -> Starlette:
     return Starlette(routes=[*routes, Route("/_sandbox/faults", faults.post, methods=["POST"])])
 
 
-def serve(description: str, make: Callable[..., Starlette], *more: str) -> None:
+def serve(description: str, make: Callable[..., Starlette], *more: str, optional: tuple[str, ...] = ()) -> None:
     """Run the application on ``--host`` and ``--port`` until SIGTERM; prints ``ready <url>`` once it answers.
 
-    :param more: further options, given to ``make`` by name.
+    :param more: further options, given to ``make`` by name; ``optional`` ones are None there unless set.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 for a free one")
-    for name in more:
-        parser.add_argument(f"--{name.replace('_', '-')}", required=True)
+    for name in (*more, *optional):
+        parser.add_argument(f"--{name.replace('_', '-')}", required=name in more)
     options = parser.parse_args()
     listening = socket.create_server((options.host, options.port))
-    application = make(**{name: getattr(options, name) for name in more})
+    application = make(**{name: getattr(options, name) for name in (*more, *optional)})
     config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1)
     asyncio.run(_run(uvicorn.Server(config), listening))
 

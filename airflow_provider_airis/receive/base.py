@@ -34,7 +34,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants done about an alert.
 
     :param kind: ``assign`` is only written down, as an event of the hub.
-    :param id: by which the system knows the alert: its own id, or a group's; empty if :meth:`Handler.complete` finds it.
+    :param id: by which the system knows the alert: its own, or a group's; empty if :meth:`Handler.complete` finds it.
     :param at: when they wanted it, Unix ms.
     :param by: their name in the system.
     :param email: by which they are known in the hub's directory.

@@ -430,7 +430,7 @@ def test_what_the_hub_has_told_pagerduty_does_not_come_back(account, server, fir
         told(account, alert_id)
         hub.resolve(alert_id, "ada")
         told(account, alert_id)
-    assert server.counted("pagerduty", "ignored") == 3
+    until(lambda: server.counted("pagerduty", "ignored") == 3)
     assert not [name for name in server.counters.counted if not name.endswith("ignored")]
 
 

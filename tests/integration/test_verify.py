@@ -81,7 +81,7 @@ GOOD = Report(
     backfill_runs=2,
     alerts_fired=1,
     slack_messages=1,
-    slack_updates=1,
+    slack_updates=2,
     pagerduty_events=2,
 )
 

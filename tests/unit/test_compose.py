@@ -74,6 +74,7 @@ def test_servers_run_as_in_the_demo(name: str) -> None:
         own = topology.arguments(
             peer,
             secrets="/secrets",
+            api="http://api-server:8080",
             history_from="$$(date --utc --date='2 days ago' +%F)",
             history_until="$$(date --utc +%F)",
             live_from="$$(date --utc +%FT%H:%MZ)",
