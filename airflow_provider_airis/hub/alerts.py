@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
 from airflow_provider_airis.hub import database as db
+from airflow_provider_airis.hub.ingest import MAX_TAG_VALUE, MAX_TAGS
 from airflow_provider_airis.hub.problems import Problem
 from airflow_provider_airis.hub.rules import Rule
 from airflow_provider_airis.hub.writer import Transaction
@@ -56,19 +57,22 @@ class AlertDetail(Alert, frozen=True, kw_only=True):
     data_at: int | None = None
 
 
+_Label = Annotated[str, msgspec.Meta(max_length=MAX_TAG_VALUE)]
+
+
 class ManualAlert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of ``POST /api/v1/alerts``. The fingerprint follows from the other fields unless given."""
 
-    name: str
+    name: _Label
     severity: AlertSeverity
     description: str = ""
-    source: str = ""
-    model_id: str | None = None
-    environment: str | None = None
-    alert_type: str | None = None
+    source: _Label = ""
+    model_id: _Label | None = None
+    environment: _Label | None = None
+    alert_type: _Label | None = None
     threshold: float | None = None
     current_value: float | None = None
-    tags: dict[str, str] = {}
+    tags: Annotated[dict[str, _Label], msgspec.Meta(max_length=MAX_TAGS)] = {}
     fingerprint: str | None = None
 
 

@@ -23,7 +23,6 @@ from airflow_provider_airis.hub.auth import form_key, require, sent
 from airflow_provider_airis.hub.problems import Problem
 from airflow_provider_airis.hub.requests import from_store
 from airflow_provider_airis.hub.store import SeriesPoints, Store
-from airflow_provider_airis.hub.writer import Transaction
 from airflow_provider_airis.records import from_ms, iso
 from airflow_provider_airis.routes import parse_duration, parse_matchers
 
@@ -141,14 +140,14 @@ async def change_silences(request: Request) -> Response:
     store: Store = request.app.state.store
     form: dict[str, str] = request.state.form
 
-    def work(transaction: Transaction) -> None:
-        if "expire" in form:
-            routing.expire_silence(transaction, form["expire"])
-        else:
-            routing.put_silence(transaction, _wanted(form, transaction.now))
-
     try:
-        await asyncio.wrap_future(store.submit(work))
+        if "expire" in form:
+            await asyncio.wrap_future(
+                store.submit(lambda transaction: routing.expire_silence(transaction, form["expire"]))
+            )
+        else:
+            body = await from_store(request, lambda: _wanted(form, store.now()))
+            await asyncio.wrap_future(store.submit(lambda transaction: routing.put_silence(transaction, body)))
     except Problem as problem:
         if problem.status != HTTPStatus.BAD_REQUEST:
             raise

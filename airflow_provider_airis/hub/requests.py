@@ -33,7 +33,7 @@ async def to_store(
     """Do a write of the store, once under an ``Idempotency-Key``, and answer when it is durable."""
     store: Store = request.app.state.store
     key = idempotency_key(request)
-    encoding = request.headers.get("content-encoding", "").strip().lower()
+    encoding = _encoding(request)
     path = request.url.path
 
     def once(transaction: Transaction) -> tuple[int, bytes, bool]:
@@ -50,19 +50,38 @@ async def to_store(
     return Response(answer, status, headers, "application/json" if answer else None)
 
 
-async def change(request: Request, kind: type[T], work: Callable[[Transaction, T], tuple[int, Any]]) -> Response:
-    """The same with a body that must be of a kind; no body is an empty object."""
+async def change(
+    request: Request,
+    kind: type[T],
+    work: Callable[[Transaction, T], tuple[int, Any]],
+    *,
+    check: Callable[[T], object] | None = None,
+) -> Response:
+    """The same with a body that must be of a kind; no body is an empty object.
 
-    def decode(transaction: Transaction, document: bytes) -> tuple[int, Any]:
+    :param check: what may take a while, and is done before, while others write.
+    """
+
+    def decode(document: bytes) -> T:
         try:
-            body = msgspec.json.decode(document or b"{}", type=kind)
+            return msgspec.json.decode(document or b"{}", type=kind)
         except (msgspec.MsgspecError, RecursionError) as error:
             pointer, detail = explain(error)
             raise Problem(400, detail, pointer=pointer) from None
-        return work(transaction, body)
 
     content = b"".join([chunk async for chunk in chunks(request)])
-    return await to_store(request, content, decode)
+    if check:
+        await checked(request, content, lambda document: check(decode(document)))
+    return await to_store(request, content, lambda transaction, document: work(transaction, decode(document)))
+
+
+async def checked(request: Request, content: bytes, check: Callable[[bytes], T]) -> T:
+    """What comes of a look at the document, in a thread that nobody else has to wait for."""
+    return await from_store(request, lambda: check(unpack(content, _encoding(request))))
+
+
+def _encoding(request: Request) -> str:
+    return request.headers.get("content-encoding", "").strip().lower()
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -15,17 +15,18 @@ from airflow_provider_airis.hub.alerts import fingerprint
 from airflow_provider_airis.hub.auth import require
 from airflow_provider_airis.hub.flow import chunks
 from airflow_provider_airis.hub.problems import FieldError, Problem
-from airflow_provider_airis.hub.requests import change, cursor_of, from_store, place_behind, to_store
+from airflow_provider_airis.hub.requests import change, checked, cursor_of, from_store, place_behind, to_store
 from airflow_provider_airis.hub.store import Store
 from airflow_provider_airis.hub.wire import docs
 from airflow_provider_airis.hub.writer import Transaction
 from airflow_provider_airis.records import LogEntry, Shown, from_ms, to_ms
 from airflow_provider_airis.routes import Matcher, Routes, RoutesError, Silence
-from airflow_provider_airis.routes.matching import Operator
+from airflow_provider_airis.routes.matching import MOST_MATCHERS, Operator
 
 MOST_ENTRIES = 1_000
 KEPT_MS = 5 * 86_400_000
 YAML = "application/yaml"
+MOST_YAML = 1 << 20
 _CHUNK = 500
 _At = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -87,7 +88,7 @@ class SilenceBody(msgspec.Struct, frozen=True, kw_only=True):
     :param startsAt: now, unless given; a silence does not begin in the past.
     """
 
-    matchers: list[SilenceMatcher]
+    matchers: Annotated[list[SilenceMatcher], msgspec.Meta(max_length=MOST_MATCHERS)]
     startsAt: _At | None = None  # noqa: N815 (Alertmanager's)
     endsAt: _At  # noqa: N815
     createdBy: str  # noqa: N815
@@ -195,7 +196,7 @@ def put_silence(transaction: Transaction, body: SilenceBody) -> str:
     """
     now = from_ms(transaction.now)
     body = msgspec.structs.replace(body, startsAt=max(body.startsAt or now, now))
-    _check(body, now)
+    _check(body, matchers_of(body), now)
     old = None if body.id is None else _silence(transaction, body.id)
     if old and old.status.state == "expired":
         raise Problem(409, f"the silence {old.id!r} has ended: make a new one", pointer="/id")
@@ -210,13 +211,21 @@ def put_silence(transaction: Transaction, body: SilenceBody) -> str:
     return silence_id
 
 
-def _check(body: SilenceBody, now: datetime) -> None:
+def matchers_of(body: SilenceBody) -> list[Matcher]:
+    """What a silence says, in the routes' words.
+
+    :raises Problem: one is a bad regular expression.
+    """
     matchers = []
     for place, matcher in enumerate(body.matchers):
         try:
             matchers.append(matcher.record())
         except ValueError as error:
             raise Problem(400, str(error), pointer=f"/matchers/{place}/value") from None
+    return matchers
+
+
+def _check(body: SilenceBody, matchers: list[Matcher], now: datetime) -> None:
     for field in ("createdBy", "comment"):
         if not getattr(body, field).strip():
             raise Problem(400, "it says who wants the silence, and why", pointer=f"/{field}")
@@ -320,7 +329,9 @@ async def list_silences(request: Request) -> Response:
 @router.post("/silences", dependencies=_alerts, **docs(SilenceAnswer, SilenceBody))
 async def post_silence(request: Request) -> Response:
     """Silence the alerts that fit all matchers, or change a silence that has not ended."""
-    return await change(request, SilenceBody, lambda t, body: (200, SilenceAnswer(put_silence(t, body))))
+    return await change(
+        request, SilenceBody, lambda t, body: (200, SilenceAnswer(put_silence(t, body))), check=matchers_of
+    )
 
 
 @router.delete("/silences/{silence_id}", dependencies=_alerts, **docs(status=204))
@@ -351,22 +362,32 @@ async def put_routes(request: Request) -> Response:
     if kind != YAML:
         raise Problem(415, f"Content-Type {kind!r} is not taken here: use {YAML}")
 
-    def work(transaction: Transaction, document: bytes) -> tuple[int, None]:
-        try:
-            text = document.decode()
-        except UnicodeDecodeError as error:
-            raise Problem(400, f"the file is not UTF-8: {error}") from None
-        if not text.strip():
+    content = b"".join([chunk async for chunk in chunks(request)])
+    text = await checked(request, content, _routes)
+
+    def work(transaction: Transaction, _document: bytes) -> tuple[int, None]:
+        if text.strip():
+            row = {"name": "routes", "text": text, "updated_at": transaction.now}
+            db.upsert(transaction.connection, db.routes, [row])
+        else:
             transaction.connection.execute(delete(db.routes))
-            return 204, None
-        try:
-            Routes.parse(text)
-        except RoutesError as error:
-            errors = [FieldError("", str(problem)) for problem in error.problems]
-            raise Problem(400, str(error), errors=errors) from None
-        row = {"name": "routes", "text": text, "updated_at": transaction.now}
-        db.upsert(transaction.connection, db.routes, [row])
         return 204, None
 
-    content = b"".join([chunk async for chunk in chunks(request)])
     return await to_store(request, content, work)
+
+
+def _routes(document: bytes) -> str:
+    """The text of a routing file without mistakes, or of none."""
+    if len(document) > MOST_YAML:
+        raise Problem(413, f"a routing file may have {MOST_YAML >> 20} MiB, decompressed")
+    try:
+        text = document.decode()
+    except UnicodeDecodeError as error:
+        raise Problem(400, f"the file is not UTF-8: {error}") from None
+    try:
+        if text.strip():
+            Routes.parse(text)
+    except RoutesError as error:
+        errors = [FieldError("", str(problem)) for problem in error.problems]
+        raise Problem(400, str(error), errors=errors) from None
+    return text

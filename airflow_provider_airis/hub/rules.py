@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from airflow_provider_airis.records import AlertSeverity
+from airflow_provider_airis.routes.matching import linear_regex
 
 AGGREGATION = r"^(avg|max|min|sum|count|last|p\d{1,2}(\.\d{1,3})?|p100)$"
 Comparator = Literal[">", ">=", "<", "<=", "==", "!="]
@@ -50,15 +51,12 @@ class SourceMatcher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if self.op == "=~":
-            try:
-                re.compile(self.value)
-            except re.error as error:
-                raise ValueError(f"{self.value!r} is no regular expression: {error}") from None
+            linear_regex(self.value)
 
     def holds(self, value: str) -> bool:
         """Whether a value satisfies it."""
         if self.op == "=~":
-            return re.fullmatch(self.value, value) is not None
+            return linear_regex(self.value)(value)
         return (value == self.value) == (self.op == "=")
 
 

@@ -39,6 +39,8 @@ _HINTS = {
     "templates": "the messages are not templates here",
 }
 MOST_ROUTES = 10_000
+MOST_NODES = 200_000
+MOST_PROBLEMS = 100
 
 
 class RoutesError(PermanentError):
@@ -77,6 +79,8 @@ def parse(text: str, name: str = "routes") -> Routes:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         message = f"this is no YAML: {getattr(error, 'problem', None) or error}"
         raise RoutesError((Problem(name, mark.line + 1 if mark else 1, message),)) from error
+    except RecursionError as error:
+        raise RoutesError((Problem(name, 1, "this is nested deeper than any route is"),)) from error
     reader = _Reader(name)
     routes = reader.file(root)
     if reader.problems or routes is None:
@@ -96,11 +100,12 @@ class _Reader:
     keys: dict[str, int] = field(default_factory=dict)
     above: list[int] = field(default_factory=list)
     count: int = 0
+    nodes: int = 0
 
     def wrong(self, node: Node, message: str) -> None:
         """Write down what is wrong at a node."""
         problem = Problem(self.name, node.start_mark.line + 1 if node else 1, message)
-        if problem not in self.problems:
+        if problem not in self.problems and len(self.problems) < MOST_PROBLEMS:
             self.problems.append(problem)
 
     def warn(self, node: Node, message: str) -> None:
@@ -132,6 +137,10 @@ class _Reader:
             return []
         if not isinstance(node, yaml.SequenceNode):
             self.wrong(node, f"{what} is a list, written [a, b] or a line - each")
+            return []
+        self.nodes += len(node.value)
+        if self.nodes > MOST_NODES:  # which takes aliases of aliases
+            self.wrong(node, f"the file has more than {MOST_NODES:,} entries in its lists")
             return []
         return list(node.value)
 

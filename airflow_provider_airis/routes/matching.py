@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import Literal
 
 from airflow_provider_airis.records import Alert
@@ -22,7 +22,14 @@ _ESCAPE = re.compile(r'\\([n"\\])')
 _FLAGS = re.compile(r"\(\?([a-zA-Z]*)(-[a-zA-Z]*)?([:)])")
 _COUNT = re.compile(r"\{(\d*)(,?)(\d*)\}")
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|\[(?!:)|[^\\\]\[])*\]", re.DOTALL)
+_RANGE = re.compile(r"(\\x..|\\.|.)(?:-(\\x..|\\.|.))?", re.DOTALL)
+# RE2's.
+_ASCII = {"d": "0-9", "s": r"\t\n\f\r ", "w": "0-9A-Za-z_"}
+MOST_MATCHERS = 100
 MOST_REPETITIONS = 1000
+# As linear as it is, the time grows with the expression too, above all with what it repeats.
+MOST_PARTS = 2_000
+MOST_CHARACTERS = 20_000
 
 
 def labels(alert: Alert) -> dict[str, str]:
@@ -67,17 +74,13 @@ class Matcher:
     value: str
 
     def __post_init__(self) -> None:
-        if self.operator in ("=~", "!~"):
-            check_regex(self.value)
-
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        return re.compile(self.value, re.ASCII)
+        if "~" in self.operator:
+            linear_regex(self.value)
 
     def matches(self, labels: Labels) -> bool:
         """Whether the condition holds."""
         value = labels.get(self.name, "")
-        equal = self._regex.fullmatch(value) is not None if "~" in self.operator else value == self.value
+        equal = linear_regex(self.value)(value) if "~" in self.operator else value == self.value
         return equal is not self.operator.startswith("!")
 
     def __str__(self) -> str:
@@ -112,6 +115,8 @@ def parse_matchers(text: str) -> list[Matcher]:
     while rest:
         matcher, rest = _one(rest, text)
         found.append(matcher)
+        if len(found) > MOST_MATCHERS:
+            raise ValueError(f"{text[:50]!r}… has more than {MOST_MATCHERS} matchers")
         if rest and not rest.startswith(","):
             raise ValueError(
                 f"{rest!r} in {text!r} is not understood; a value with such characters is in double quotes"
@@ -146,33 +151,71 @@ def _unquoted(token: str) -> str:
     return _ESCAPE.sub(lambda match: "\n" if match[1] == "n" else match[1], token[1:-1])
 
 
-def check_regex(pattern: str) -> None:
-    """Accepts the regular expressions that mean the same to Python and to RE2, which Alertmanager has.
+@lru_cache(1024)
+def linear_regex(pattern: str) -> Callable[[str], bool]:
+    """Whether a whole value fits a regular expression, of those that mean the same to Python and to RE2.
 
-    :raises ValueError: names what one of them does not know.
+    RE2 is Alertmanager's. Like it, and other than Python's, the engine here (Rust's, which pydantic brings along) takes
+    a time that is linear in the value's length, whatever the expression is.
+
+    :raises ValueError: names what Python or RE2 does not know.
     """
-    position = 0
-    while position < len(pattern):
-        character = pattern[position]
-        if character == "\\":
-            position += _check_escape(pattern, position, allowed="BbAdDsSwWnrtfvax")
-        elif character == "[":
-            position += _check_class(pattern, position)
-        elif character == "(" and pattern.startswith("(?", position):
-            position += _check_group(pattern, position)
-        elif character in "*+?}" and pattern.startswith("+", position + 1):
-            raise ValueError(f"{pattern!r} has the possessive {character}+, which RE2 does not have")
-        elif character == "{":
-            position += _check_count(pattern, position)
-        else:
-            position += 1
+    from pydantic_core import SchemaError, SchemaValidator, core_schema
+
+    translated = _translated(pattern)
     try:
         re.compile(pattern, re.ASCII)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        schema = core_schema.str_schema(pattern=rf"\A(?:{translated})\z", regex_engine="rust-regex")
+        return SchemaValidator(schema).isinstance_python
+    except (re.error, RecursionError, SchemaError) as error:
+        reason = str(error).splitlines()[-1]
+        raise ValueError(f"{pattern!r} is no regular expression: {reason}") from error
 
 
-def _check_escape(pattern: str, position: int, *, allowed: str) -> int:
+def _translated(pattern: str) -> str:
+    r"""In the words of Rust's engine, https://docs.rs/regex/latest/regex/#syntax: \d, \w and such are ASCII in RE2."""
+    position, text = 0, ""
+    sizes, last = [0], 0  # of the groups that are open, and of what a repetition would repeat
+    while position < len(pattern):
+        character = pattern[position]
+        length, word, size = 1, character, 1
+        if character == "\\":
+            length, word = _escape(pattern, position)
+        elif character == "[":
+            length, word = _class(pattern, position)
+        elif character == "(":
+            length = _check_group(pattern, position) if pattern.startswith("(?", position) else 1
+            word, size = pattern[position : position + length], 0
+            sizes.append(0)
+        elif character == ")" and len(sizes) > 1:
+            size = sizes.pop()
+        elif character in "*+?}" and pattern.startswith("+", position + 1):
+            raise ValueError(f"{pattern!r} has the possessive {character}+, which RE2 does not have")
+        elif count := _count(pattern, position):
+            length, word, size = len(count[0]), count[0], last * max(int(count[1]), int(count[3] or 0))
+        elif character in "{}]":
+            word = f"\\{character}"
+        position, text, last = position + length, text + word, size
+        sizes[-1] += size
+    most = MOST_PARTS if any(sign in pattern for sign in "*+?{") else MOST_CHARACTERS
+    if sum(sizes) > most:
+        raise ValueError(
+            f"{pattern[:50]!r}… as a regular expression is too long: {most:,} characters, repetitions written out"
+        )
+    return text
+
+
+def _escape(pattern: str, position: int) -> tuple[int, str]:
+    _check_escape(pattern, position, allowed="BbAdDsSwWnrtfvax")
+    escaped = pattern[position + 1 : position + 2]
+    inside = _ASCII.get(escaped.lower(), "") if escaped.isalpha() else ""
+    if inside:
+        return 2, f"[{'^' * escaped.isupper()}{inside}]"
+    words = {"b": r"(?-u:\b)", "B": r"(?-u:\B)", "<": "<", ">": ">"}
+    return 2, words.get(escaped, f"\\{escaped}")
+
+
+def _check_escape(pattern: str, position: int, *, allowed: str) -> None:
     escaped = pattern[position + 1 : position + 2]
     if escaped in "123456789" and escaped:
         raise ValueError(f"{pattern!r} has the backreference \\{escaped}, which RE2 does not have")
@@ -180,18 +223,31 @@ def _check_escape(pattern: str, position: int, *, allowed: str) -> int:
         raise ValueError(f"{pattern!r} has \\{escaped}, which is not the same in RE2 and Python")
     if escaped == "x" and not re.match(r"[0-9a-fA-F]{2}", pattern[position + 2 :]):
         raise ValueError(f"{pattern!r} has \\x without two hexadecimal digits, which is not the same in RE2 and Python")
-    return 2
 
 
-def _check_class(pattern: str, position: int) -> int:
+def _class(pattern: str, position: int) -> tuple[int, str]:
     found = _CLASS.match(pattern, position)
     if found is None:
         what = "has [:, a class of POSIX, which Python does not have" if "[:" in pattern else "has a [ without its ]"
         raise ValueError(f"{pattern!r} {what}")
-    inside = found[0]
-    for escape in re.finditer(r"\\.", inside, re.DOTALL):
+    for escape in re.finditer(r"\\.", found[0], re.DOTALL):
         _check_escape(pattern, position + escape.start(), allowed="dDsSwWnrtfvax")
-    return len(inside)
+    opening = "[^" if found[0].startswith("[^") else "["
+    inside = found[0][len(opening) : -1]
+    return len(found[0]), f"{opening}{_RANGE.sub(lambda its: _range(its[1], its[2]), inside)}]"
+
+
+def _range(first: str, last: str | None) -> str:
+    """One of what a class has. In Rust's, [ and && and such have a meaning of their own."""
+    ends = []
+    for end in filter(None, (first, last)):
+        escaped = end[1:]
+        inside = _ASCII.get(escaped.lower(), "") if escaped.isalpha() else ""
+        if inside:
+            ends.append(f"[^{inside}]" if escaped.isupper() else inside)
+        else:
+            ends.append(end if escaped.isalnum() else f"\\{end[-1]}" if end[-1] in "\\[]&~-^" else end[-1])
+    return "-".join(ends)
 
 
 def _check_group(pattern: str, position: int) -> int:
@@ -215,17 +271,17 @@ def _check_group(pattern: str, position: int) -> int:
     return len(flags[0])
 
 
-def _check_count(pattern: str, position: int) -> int:
+def _count(pattern: str, position: int) -> re.Match[str] | None:
     count = _COUNT.match(pattern, position)
     if count is None:
-        return 1
+        return None
     if not count[1]:
         raise ValueError(f"{pattern!r} has {count[0]}, which is a repetition in Python only; write {{0{count[0][1:]}")
     if max(int(count[1]), int(count[3] or 0)) > MOST_REPETITIONS:
         raise ValueError(f"{pattern!r} has {count[0]}; RE2 repeats {MOST_REPETITIONS:,} times at most")
     if pattern.startswith("+", position + len(count[0])):
         raise ValueError(f"{pattern!r} has the possessive {count[0]}+, which RE2 does not have")
-    return len(count[0])
+    return count
 
 
 @dataclass(frozen=True)

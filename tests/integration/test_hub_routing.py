@@ -435,6 +435,42 @@ def test_the_hub_has_routes_of_its_own(hook, client):
     assert hook.routes() is None
 
 
+def test_nobody_waits_for_a_routing_file_to_be_read(hook, client):
+    routes = "".join(f"    - {{receiver: nobody, matchers: [team=t{n}]}}\n" for n in range(2_000))
+    text = f"route:\n  receiver: nobody\n  routes:\n{routes}receivers:\n  - name: nobody\n"
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(hook.put_routes, text)
+        written = 0
+        while not put.done():
+            raise_alert(hook)
+            written += 1
+        put.result()
+    assert written > 3
+    hook.put_routes("")
+    headers = {"Content-Type": "application/yaml"}
+    assert client.put("/routes", content="[" * 2_000, headers=headers).status_code == 400
+    assert client.put("/routes", content="#" * 1_100_000, headers=headers).status_code == 413
+
+
+def test_no_regex_of_a_silence_or_a_rule_takes_the_hub(hub, hook, client):
+    body = {"name": "drift", "severity": "low", "fingerprint": "long", "tags": {"long": "a" * 1_000}}
+    alert_id = json.loads(hook.request("POST", "/api/v1/alerts", json=body, retry=True).content)["id"]
+    evil = {"name": "long", "value": "((a+)+|(a|aa)*)+b", "isRegex": True}
+    silence_id = client.post("/silences", json=silence_body(matchers=[evil])).json()["silenceID"]
+    for page in ("silences", f"dashboard?alert={alert_id}"):
+        assert client.get(f"{hub.url}/{page}").status_code == 200
+    rule = {"name": "r", "metric": "m", "aggregation": "avg", "window_s": 60, "comparator": ">", "threshold": 1}
+    rule |= {"severity": "low", "matchers": [{"tag": "long", "op": "=~", "value": evil["value"]}]}
+    rule_id = client.post("/rules", json=rule).raise_for_status().json()["id"]
+    point = {"name": "m", "value": 2, "unit": "", "tags": body["tags"]}
+    metrics = {"timestamp": now(), "source": "s", "metrics": [point]}
+    assert client.post("/metrics/ingest", json=metrics).json()["accepted"] == 1
+    client.delete(f"/rules/{rule_id}").raise_for_status()
+    hook.expire_silence(silence_id)
+    assert refused(client.post("/alerts", json=body | {"tags": {"long": "a" * 1_025}})) == ["/tags"]
+    assert refused(client.post("/silences", json=silence_body(matchers=[evil] * 101))) == ["/matchers"]
+
+
 # The command
 
 

@@ -219,6 +219,113 @@ def test_a_regex_that_means_something_else_to_alertmanager_is_refused(regex: str
         Matcher("a", "=~", regex)
 
 
+_PIECES = (
+    *(
+        "a",
+        "b",
+        "A",
+        "_",
+        "-",
+        "é",
+        " ",
+        "\n",
+        ".",
+        "^",
+        "$",
+        "|",
+        "(",
+        ")",
+        "(?:",
+        "(?i:",
+        "(?s:",
+        "[",
+        "[^",
+        "]",
+        "&&",
+        "~",
+    ),
+    *(
+        "*",
+        "+",
+        "?",
+        "*?",
+        "{2}",
+        "{1,}",
+        "{0,2}",
+        "{",
+        "}",
+        "{a}",
+        r"\d",
+        r"\W",
+        r"\s",
+        r"\b",
+        r"\B",
+        r"\.",
+        r"\-",
+        r"\<",
+        r"\x41",
+    ),
+)
+
+
+@pytest.mark.filterwarnings("ignore:Possible")
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join), st.text("abA_-é .<&~{}", max_size=5))
+def test_a_regex_means_what_it_means_to_python(regex: str, value: str) -> None:
+    try:
+        fits = Matcher("a", "=~", regex).matches({"a": value})
+    except ValueError:
+        return
+    # Of the empty text Python says, other than RE2, that it has no place that is no word's end.
+    assert fits is (re.fullmatch(regex, value, re.ASCII) is not None) or (value == "" and r"\B" in regex)
+
+
+@pytest.mark.filterwarnings("ignore:Possible")
+@pytest.mark.parametrize(
+    ("regex", "fits", "other"),
+    [
+        (r"[a&&b]+", "&ab", "c"),
+        (r"[[a]+", "[a", "]"),
+        (r"[]a-]+", "]-a", "b"),
+        (r"[^\W\d]+", "ab", "1"),
+        (r"[\S\n]+", "ab\n", " "),
+        (r"[+--]+", "+,-", "."),
+        (r"\d\w\s", "1a ", "٣a "),
+        (r"(?i)ﬀ|K", "k", "l"),
+        (r"a{b}]\<\>", "a{b}]<>", "ab"),
+    ],
+)
+def test_a_regex_means_what_it_means_to_alertmanager(regex: str, fits: str, other: str) -> None:
+    assert [Matcher("a", "=~", regex).matches({"a": value}) for value in (fits, other)] == [True, False]
+
+
+def test_a_file_that_would_take_for_ever_is_refused() -> None:
+    targets = ", ".join(f"{{target: t{n}}}" for n in range(450))
+    receivers = "".join(f"  - {{name: n{n}, slack_configs: *all}}\n" for n in range(450))
+    aliases = f"route: {{receiver: a}}\nreceivers:\n  - {{name: a, slack_configs: &all [{targets}]}}\n{receivers}"
+    with pytest.raises(RoutesError, match="more than 200,000 entries"):
+        Routes.parse(aliases)
+    for deep in ("[" * 2_000, "{a: " * 2_000):
+        with pytest.raises(RoutesError, match=r"routes:1: this is nested deeper"):
+            Routes.parse(deep)
+    with pytest.raises(RoutesError) as failure:
+        Routes.parse("".join(f"a{n}: b\n" for n in range(500)))
+    assert len(failure.value.problems) == 100
+
+
+@pytest.mark.parametrize("regex", ["(a+)+b", "(a|a)*b", "(a|aa)*b", "a*a*a*a*a*a*a*a*b", "(.*a.*)*b", "(a{0,9}){0,9}b"])
+def test_a_regex_takes_no_more_than_a_moment(regex: str) -> None:
+    assert not Matcher("a", "=~", regex).matches({"a": "a" * 5_000})
+
+
+@pytest.mark.parametrize(
+    "regex", ["(a{0,100}){100}b", "a{1000}" * 3, "a?" * 1_001, "(" * 9_999 + ")" * 9_999, "a" * 20_001]
+)
+def test_a_regex_that_is_too_long_is_refused(regex: str) -> None:
+    with pytest.raises(ValueError, match="regular expression"):
+        Matcher("a", "=~", regex)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.text(), st.sampled_from(["=", "!="]), st.text())
 def test_a_matcher_is_read_as_it_is_written(name: str, operator: str, value: str) -> None:
