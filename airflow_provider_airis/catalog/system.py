@@ -171,7 +171,7 @@ class System:
         if not self.receives:
             return own
         title = self.receives.replace("_", " ").capitalize()
-        signs = f"Of requests to /airis/receive/{self.stem}: 16 characters or more. Two, with a blank, while it changes."
+        signs = f"Signs requests to /airis/receive/{self.stem}: 16 characters or more; two, with a blank, in a change."
         return (*own, Field(self.receives, "string", title, signs, secret=True))
 
     @property

@@ -158,12 +158,16 @@ class Receiver:
     def _act(self, action: Action) -> str:
         outcome, text = "accepted", ""
         try:
-            for one in self.handler.complete(action):
+            known = list(self.handler.complete(action))
+            if not known:
+                raise UnknownAlertError(action.about)
+            for one in known:
                 text = perform(self._known_hub(), one, self.system)
                 log.info("%s by %s in %s: alert %s", one.kind, one.by, self.system.title, one.id)
         except UnknownAlertError:
             outcome, text = "unknown", "AIRIS-MON does not know this alert."
-            log.warning("%s names an alert that the hub does not know: %s", self.system.title, action.id)
+            name = action.id or action.about
+            log.warning("%s names an alert that the hub does not know: %s", self.system.title, name)
         except AirisError as error:
             outcome, text = "failed", "AIRIS-MON could not be told. Try again in a minute."
             log.error("What %s asks for is not done: %s", self.system.title, error)

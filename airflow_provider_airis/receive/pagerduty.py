@@ -70,13 +70,10 @@ class PagerDutyHandler(Handler):
         if event.event_type not in _KINDS or agent.type.endswith("integration_reference"):
             return []
         incident = decoded(event.data, _Incident)
-        known = alert_id(incident.incident_key)
-        if incident.incident_key and not known:
-            return []
         return [
             Action(
                 kind=_KINDS[event.event_type],
-                id=known,
+                id=alert_id(incident.incident_key),
                 at=to_ms(event.occurred_at),
                 by=agent.summary or "PagerDuty",
                 to=", ".join(one.summary or one.id for one in incident.assignees),
@@ -85,11 +82,18 @@ class PagerDutyHandler(Handler):
         ]
 
     def complete(self, action: Action) -> Iterable[Action]:
-        """By the keys of the incident's alerts: where a service makes alerts, its incidents have no key."""
+        """By the keys of the incident's alerts, if its own is none of ours, as where several alerts are one incident."""
         from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
 
         if action.id:
             return [action]
         with PagerDutyHook(self.conn_id, timeout=2, retries=0) as hook:
+            if not hook.extra.get("api_token"):
+                hook.log.warning(
+                    "PagerDuty's incident %s has a key of its own: without the extra api_token of connection %s nobody "
+                    "knows whether it is of an alert of the hub",
+                    *(action.about, self.conn_id),
+                )
+                return []
             keys = [alert_id(key) for key in hook.alert_keys(action.about)]
         return [msgspec.structs.replace(action, id=key) for key in keys if key]

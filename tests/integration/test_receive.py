@@ -6,12 +6,16 @@ import base64
 import hashlib
 import hmac
 import json
+import re
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx2
 import pytest
@@ -25,11 +29,19 @@ from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.operators.pagerduty import AirisToPagerDutyOperator
 from airflow_provider_airis.operators.slack import AirisToSlackOperator
 from airflow_provider_airis.plugins import AirisPlugin
-from airflow_provider_airis.plugins.receiver import BURST, MOST_BYTES, SECRET_CHARS, application
+from airflow_provider_airis.plugins.receiver import (
+    BURST,
+    MOST_BYTES,
+    PER_S,
+    READ_S,
+    SECRET_CHARS,
+    STATUSES,
+    application,
+)
 from airflow_provider_airis.records import LogEntry, Shown, User
 from sandbox.faults import Fault, FaultProxy
 from sandbox.pagerduty import TOKEN
-from sandbox.process import Server
+from sandbox.process import ROOT, Server
 
 SECRET = "a-secret-of-many-characters"
 KEY = "a" * 32
@@ -444,8 +456,8 @@ def test_an_incident_without_a_key_is_known_by_those_of_its_alerts(account, serv
     connect(
         "pagerduty_events_default", conn_type="pagerduty_events", host=pagerduty.url, password="a" * 32, extra=extra
     )
-    # It is sent again, until somebody has set the token.
-    assert ask(account, "act", incident=incident, action="resolve") == {"status": 503}
+    assert ask(account, "act", incident=incident, action="resolve") == {"status": 200}
+    assert server.counted("pagerduty", "unknown") == 1
     assert alert(alert_id).status == "acknowledged"
 
 
@@ -497,3 +509,66 @@ def test_a_group_is_silenced_by_what_it_has_in_common(server, fire, labels, matc
     assert found == matchers
     assert silence.silences({"alert_id": alert_id, "model_id": "fraud", "team": "a:{b}"}, at + 10_000)
     assert not silence.silences({"alert_id": "another", "model_id": "other"}, at + 10_000)
+
+
+# What ServiceNow offers to scripts, of which each says what it was asked for.
+INSTANCE = """
+const crypto = require('crypto');
+const record = (fields) => ({getValue: (name) => fields[name] ?? null});
+const current = record(INCIDENT), previous = record({});
+const gs = {getProperty: () => SECRET, error: (text) => console.error(text)};
+const GlideStringUtil = {base64Encode: (text) => Buffer.from(text).toString('base64')};
+function GlideDateTime(text) {
+    this.getNumericValue = () => String(text ? Date.parse(text.replace(' ', 'T') + 'Z') : Date.now());
+}
+function GlideRecord() {
+    const fields = {email: 'beth@example.com'};
+    return {get: (name, value) => value === 'beth.anglin', getValue: (name) => fields[name]};
+}
+function GlideCertificateEncryption() {
+    this.generateMac = (key, algorithm, data) => {
+        if (algorithm !== 'HmacSHA256') throw algorithm;
+        return crypto.createHmac('sha256', Buffer.from(key, 'base64')).update(data).digest('base64');
+    };
+}
+const sn_ws = {RESTMessageV2: function () {
+    const sent = {headers: {}};
+    this.setEndpoint = (url) => { sent.url = url; };
+    this.setHttpMethod = (method) => { sent.method = method; };
+    this.setRequestHeader = (name, value) => { sent.headers[name] = value; };
+    this.setRequestBody = (body) => { sent.body = body; };
+    this.execute = () => { console.log(JSON.stringify(sent)); return {getStatusCode: () => STATUS}; };
+}};
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_script_for_servicenow_sends_what_is_taken(server, fire):
+    (script,) = re.findall(r"```js\n(.*?)```", (ROOT / "docs/receive.md").read_text(), re.DOTALL)
+    sync(user("banglin", "beth@example.com", display_name="Beth Anglin"))
+    alert_id = fire()
+    incident = {
+        "correlation_id": f"airis-mon-{alert_id}",
+        "number": "INC0010001",
+        "state": "2",
+        "assigned_to": None,
+        "sys_updated_on": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "sys_updated_by": "beth.anglin",
+    }
+    known = f"const INCIDENT = {json.dumps(incident)}, SECRET = {json.dumps(SECRET)}, STATUS = 401;"
+    done = subprocess.run(["node", "-e", known + INSTANCE + script], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "AIRIS-MON answered 401 about INC0010001\n"
+    sent = json.loads(done.stdout)
+    assert (sent["method"], urlsplit(sent["url"]).path) == ("post", "/airis/receive/servicenow")
+    assert server.post("servicenow", sent["body"].encode(), sent["headers"]) == 200
+    known = alert(alert_id)
+    assert (known.status, known.acknowledged_by) == ("acknowledged", "Beth Anglin (banglin)")
+
+
+def test_the_page_names_every_outcome_with_its_status():
+    page = (ROOT / "docs/receive.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)
+    assert {outcome: int(status) for outcome, status in rows} == STATUSES
+    for number in (f"{MOST_BYTES:,} bytes", f"within {READ_S} seconds", f"more than {PER_S} a second, once {BURST}"):
+        assert number in page
+    assert {f"/airis/receive/{stem}" for stem in STEMS} == set(re.findall(r"`(/airis/receive/\w+)` \|", page))

@@ -120,12 +120,12 @@ def check_connection(conn_id: str, connection: Connection, connect: Callable[...
     connect(conn_id, conn_type=connection.conn_type, extra=connection.extra_dejson, **fields)
     hook = load(system.hook_class)(conn_id)
     if system.form:
-        assert connection.extra_dejson.keys() <= {field.name for field in system.form.fields}
+        assert connection.extra_dejson.keys() <= {field.name for field in system.form_fields}
         assert httpx2.URL(hook.base_url).host
 
 
 def test_every_block_is_of_a_kind_that_is_checked():
-    known = {"python", "sh", "json", "ini", "yaml", "toml", "text"}
+    known = {"python", "sh", "js", "json", "ini", "yaml", "toml", "text"}
     assert {str(block): block.language for block in blocks() if block.language not in known} == {}
 
 
