@@ -51,7 +51,7 @@ class Airflow:
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         # Also of those that were killed: a scheduler leaves its workers behind.
-        self.sessions: set[int] = set()
+        self.sessions: dict[int, str] = {}
         self.api = httpx2.Client(base_url=self.url, timeout=30)
 
     def migrate(self) -> None:
@@ -98,10 +98,9 @@ class Airflow:
         return [name for name in started if self.processes[name].poll() is not None]
 
     def kill(self, name: str) -> None:
-        """End a component with all that it has started at once, as if its machine were gone."""
-        process = self.processes[name]
-        end_sessions({process.pid})
-        process.wait()
+        """End a component at once, with what it and those before it have left, as if their machine were gone."""
+        end_sessions({session for session, its in self.sessions.items() if its == name})
+        self.processes[name].wait()
 
     def call(self, method: str, path: str, **request: Any) -> Any:
         """Call Airflow's REST API, as ``GET /dags``, and return its answer.
@@ -150,7 +149,7 @@ class Airflow:
         for process in self.processes.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-        end_sessions(self.sessions)
+        end_sessions({*self.sessions})
 
     def _spawn(self, name: str, arguments: tuple[str, ...], mode: str = "wb") -> subprocess.Popen[bytes]:
         with self._log(name).open(mode) as log:
@@ -163,7 +162,7 @@ class Airflow:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.sessions.add(process.pid)
+        self.sessions[process.pid] = name
         return process
 
     def _log(self, name: str) -> Path:
