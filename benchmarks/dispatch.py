@@ -1,62 +1,92 @@
-"""From an alert's firing to the receiver's request, in Airflow on SQLite: ``python -m benchmarks.dispatch``.
+"""From an alert's firing to the receiver's request, in Airflow and in Alertmanager: ``python -m benchmarks.dispatch``.
 
-Single alerts and a burst, once while the loops of Slack and PagerDuty sleep in the triggerer and once while their tasks
-linger. For those that sleep, it prints where the time goes.
+Single alerts and bursts, to Slack and PagerDuty at once: while their loops sleep in the triggerer, with where the time
+goes, and while their tasks linger. Airflow is on PostgreSQL, and warm: rounds that are not counted have used each of
+its workers; the first of them is told apart. Beside it, the real Alertmanager, Debian's package, which has PagerDuty
+called with ``group_wait: 0s``. What is not installed is left out.
+
+``--database sqlite``, ``--set SCHEDULER.SCHEDULER_IDLE_SLEEP_TIME=0.1`` and ``--loop``, one of :mod:`benchmarks.loops`,
+compare; ``--singles`` and ``--bursts`` say how many.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+import random
+import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from sandbox.airflow import Airflow
-from sandbox.process import Server
+from benchmarks import loops
+from sandbox.airflow import HOST, Airflow, free_port
+from sandbox.postgres import Postgres, program
+from sandbox.process import ROOT, Server
 from sandbox.topology import connections, hub_arguments
 
 SYSTEMS = ("slack", "pagerduty")
-SINGLES = 12
-BURST = 100
-# As the shipped ones, but soon asleep.
-DAG = """
-from datetime import UTC, datetime
-from airflow.sdk import DAG
-from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
-from airflow_provider_airis.sensors.alerts import AirisAlertSensor
-
-with DAG(
-    dag_id="sleepy_{system}", schedule="@continuous", start_date=datetime(2026, 1, 1, tzinfo=UTC), max_active_runs=1
-):
-    AirisAlertSensor(task_id="wait", system="{system}") >> AirisDispatchOperator(
-        task_id="deliver", system="{system}", linger_s=1
-    )
-"""
+# As many rounds as use each of the eight workers, two at a time, and some more.
+WARM_UP = 6
+SINGLES, BURSTS, BURST = 16, 3, 100
+# What Airflow does, by the timestamps that it leaves; the first is the hub's, the last the receiver's.
+PARTS = {
+    "trigger": "the trigger has heard of it",
+    "triggerer": "the triggerer has ended wait",
+    "scheduler": "the scheduler has queued deliver",
+    "start": "its process has begun",
+    "import": "it has read the Dag file and begins",
+    "request": "it has asked the hub, and asks the receiver",
+}
 
 
-def run() -> dict[str, Any]:
+def run(
+    *,
+    database: str = "postgresql",
+    loop: str = "shipped",
+    settings: dict[str, str] | None = None,
+    singles: int = SINGLES,
+    bursts: int = BURSTS,
+) -> dict[str, Any]:
     """Seconds from firing to request, by what was fired and whether the loops slept."""
-    with tempfile.TemporaryDirectory() as folder, Airflow(Path(folder) / "airflow") as airflow:
-        return _Bench(airflow, Path(folder)).run()
+    place: AbstractContextManager[Postgres | None] = nullcontext()
+    if database == "postgresql" and _has_postgres():
+        place = Postgres()
+    with tempfile.TemporaryDirectory() as folder, place as postgres:
+        environment = {"PYTHONPATH": str(ROOT), **(settings or {})}
+        if postgres:
+            environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = postgres.url
+        figures: dict[str, Any] = {"database": "PostgreSQL" if postgres else "SQLite", "loop": loop}
+        print(f"Airflow on {figures['database']}, {loop} {' '.join(f'{k}={v}' for k, v in (settings or {}).items())}")
+        with Airflow(Path(folder) / "airflow", settings=environment) as airflow:
+            figures |= _Bench(airflow, Path(folder), loop).run(singles, bursts)
+        if loop == "shipped" and shutil.which("prometheus-alertmanager"):
+            figures["alertmanager"] = _alertmanager(Path(folder), singles, bursts)
+    return figures
 
 
 class _Bench:
-    def __init__(self, airflow: Airflow, folder: Path) -> None:
+    def __init__(self, airflow: Airflow, folder: Path, loop: str) -> None:
         self.airflow = airflow
         self.folder = folder
+        self.loop = loop
         self.fired = 0
+        self.chance = random.Random(1)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, singles: int, bursts: int) -> dict[str, Any]:
         self.airflow.migrate()
         (self.airflow.home / "dags").mkdir()
         for system in SYSTEMS:
-            (self.airflow.home / f"dags/sleepy_{system}.py").write_text(DAG.format(system=system))
+            (self.airflow.home / f"dags/loop_{system}.py").write_text(loops.text(self.loop, system))
         arguments = hub_arguments(self.airflow.home / "secrets", self.folder / "hub.db")
         with (
             Server("airflow_provider_airis.hub", "--port", "0", *arguments) as hub,
@@ -71,30 +101,47 @@ class _Bench:
             rows = connections(self.airflow.secrets, hub=hub.url, dashboard=hub.url, peers=self.receivers)
             for conn_id, fields in rows.items():
                 self.airflow.call("POST", "/connections", json={"connection_id": conn_id, **fields})
-            return self._measure()
+            return self._asleep(singles, bursts) | (self._awake(singles, bursts) if self.loop == "shipped" else {})
 
-    def _measure(self) -> dict[str, Any]:
-        figures: dict[str, Any] = {}
-        self._use("sleepy")
-        parts: list[dict[str, float]] = []
-        singles = []
-        for _ in range(SINGLES):
-            _until(lambda: self._asleep("sleepy"))
-            at, arrived = self._fire(1)
-            singles += arrived
-            _until(lambda: self._asleep("sleepy"))
-            parts += [self._parts(system, at) for system in SYSTEMS]
-        figures["asleep"] = _told("single, the loops sleep", singles)
-        figures["asleep"]["parts"] = {part: statistics.median(row[part] for row in parts) for part in parts[0]}
-        for part, seconds in figures["asleep"]["parts"].items():
-            print(f"    {part:32} {seconds:6.2f} s")
-        _until(lambda: self._asleep("sleepy"))
-        figures["asleep_burst"] = _told(f"burst of {BURST}, the loops sleep", self._fire(BURST)[1])
-        _until(lambda: self._asleep("sleepy"))
+    def _asleep(self, singles: int, bursts: int) -> dict[str, Any]:
+        self._use("loop")
+        self._sleep()
+        first = max(self._fire(1)[1])
+        print(f"the very first alert {first:31.2f} s")
+        for _ in range(WARM_UP):
+            self._sleep()
+            self._fire(1)
+        figures: dict[str, Any] = {"first_s": first}
+        for name, rounds, count in (("asleep", singles, 1), ("asleep_burst", bursts, BURST)):
+            arrived: list[float] = []
+            parts: list[dict[str, float]] = []
+            for _ in range(rounds):
+                self._sleep()
+                at, seconds = self._fire(count)
+                arrived += seconds
+                self._sleep()
+                parts += [found for system in SYSTEMS if (found := self._parts(system, at))]
+            if not rounds:
+                continue
+            figures[name] = _told(f"{_what(count)}, the loops sleep", arrived)
+            if parts:
+                figures[name]["parts"] = {part: [row[part] for row in parts] for part in PARTS}
+                for part, told in PARTS.items():
+                    found = figures[name]["parts"][part]
+                    print(f"    {told:55} {statistics.median(found):6.2f} s, 95 % {_p95(found):5.2f} s")
+                figures[name]["parts"] = {k: round(statistics.median(v), 3) for k, v in figures[name]["parts"].items()}
+        return figures
+
+    def _awake(self, singles: int, bursts: int) -> dict[str, Any]:
         self._use("airis_dispatch")
         self._fire(1)
-        figures["lingering"] = _told("single, the tasks linger", [s for _ in range(SINGLES) for s in self._fire(1)[1]])
-        figures["lingering_burst"] = _told(f"burst of {BURST}, the tasks linger", self._fire(BURST)[1])
+        figures = {}
+        for name, rounds, count in (("awake", singles, 1), ("awake_burst", bursts, BURST)):
+            arrived: list[float] = []
+            for _ in range(rounds):
+                arrived += self._fire(count)[1]
+                time.sleep(1 + self.chance.random())
+            figures[name] = _told(f"{_what(count)}, the tasks linger", arrived)
         return figures
 
     def _use(self, prefix: str) -> None:
@@ -108,54 +155,67 @@ class _Bench:
     def _dags(self) -> list[dict[str, Any]]:
         return list(self.airflow.call("GET", "/dags", params={"limit": 100})["dags"])
 
-    def _tasks(self, dag_id: str) -> dict[str, dict[str, Any]]:
-        """The tasks of the run that began last, and ``before`` it."""
+    def _runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """The tasks of the runs that began last, the newest first."""
         params = {"order_by": "-run_after", "limit": 2}
         runs = self.airflow.call("GET", f"/dags/{dag_id}/dagRuns", params=params)["dag_runs"]
-        found = [
-            {
-                task["task_id"]: task
-                for task in self.airflow.call("GET", f"/dags/{dag_id}/dagRuns/{run['dag_run_id']}/taskInstances")[
-                    "task_instances"
-                ]
-            }
-            for run in runs
-        ]
-        return {**(found[0] if found else {}), "before": found[1] if len(found) > 1 else {}}
+        path = f"/dags/{dag_id}/dagRuns"
+        tasks = [self.airflow.call("GET", f"{path}/{run['dag_run_id']}/taskInstances") for run in runs]
+        return [{task["task_id"]: task for task in found["task_instances"]} for found in tasks]
 
-    def _asleep(self, prefix: str) -> bool:
-        tasks = [self._tasks(f"{prefix}_{system}") for system in SYSTEMS]
-        return all(task.get("wait", {}).get("state") == "deferred" for task in tasks)
+    def _sleep(self) -> None:
+        """Return when the loops sleep, at a moment that has to do with nothing."""
+        _until(lambda: all(self._sleeps(f"loop_{system}") for system in SYSTEMS))
+        time.sleep(3 + 2 * self.chance.random())
+
+    def _sleeps(self, dag_id: str) -> bool:
+        runs = self._runs(dag_id)
+        if self.loop == "asset":
+            return all(task["state"] == "success" for run in runs for task in run.values())
+        return bool(runs) and any(task["state"] == "deferred" for task in runs[0].values())
 
     def _parts(self, system: str, at: float) -> dict[str, float]:
-        tasks = self._tasks(f"sleepy_{system}")["before"]
-        first = self._seen(system)[-1]["at"] / 1000
-        places = {
-            "hub to trigger to wait's end": _seconds(tasks["wait"]["end_date"]),
-            "to deliver queued": _seconds(tasks["deliver"]["queued_when"]),
-            "to deliver started": _seconds(tasks["deliver"]["start_date"]),
-            "imports, to the request": first,
+        """Where the time went until a system was asked first."""
+        if self.loop not in ("shipped", "worker"):
+            return {}
+        tasks = self._runs(f"loop_{system}")[1]
+        wait, deliver = tasks["wait"], tasks["deliver"]
+        logged = [(line["event"], _seconds(line["timestamp"])) for line in self._lines(deliver)]
+        heard = [line for line in self._lines(wait, ".trigger.*") if line["event"] == "Trigger fired event"]
+        times = {
+            "trigger": _seconds(heard[-1]["timestamp"]),
+            "triggerer": _seconds(wait["end_date"]),
+            "scheduler": _seconds(deliver["queued_when"]),
+            "start": logged[0][1],
+            "import": next(at for event, at in logged if event == "::endgroup::"),
+            "request": min(row["at"] for row in self._seen(system) if row["at"] / 1000 >= at) / 1000,
         }
-        times = [at, *places.values()]
-        return {name: end - start for name, start, end in zip(places, times, times[1:], strict=False)}
+        ends = [*times.values()]
+        return {part: end - start for part, start, end in zip(times, [at, *ends], ends, strict=False)}
+
+    def _lines(self, task: dict[str, Any], more: str = "") -> list[dict[str, Any]]:
+        """A task's log."""
+        run = f"dag_id={task['dag_id']}/run_id={task['dag_run_id']}/task_id={task['task_id']}"
+        found = sorted((self.airflow.logs / run).glob(f"attempt=*.log{more}"))
+        return [json.loads(line) for path in found for line in path.read_text().splitlines()]
 
     def _fire(self, count: int) -> tuple[float, list[float]]:
-        """When they were fired, and the seconds until each receiver was asked for each."""
+        """When the first was fired, by the hub, and the seconds until each receiver was asked for each."""
         before = {system: len(self._seen(system)) for system in SYSTEMS}
         at: dict[str, float] = {}
         for _ in range(count):
             self.fired += 1
-            started = time.time()
             body = {"name": f"alert {self.fired}", "severity": "critical"}
-            at[self.hub.post("/api/v1/alerts", json=body).raise_for_status().json()["id"]] = started
+            fired = self.hub.post("/api/v1/alerts", json=body).raise_for_status().json()
+            at[fired["id"]] = fired["updated_at"] / 1000
         _until(lambda: all(len(self._seen(system)) >= before[system] + count for system in SYSTEMS))
         arrived = []
         for system in SYSTEMS:
             for row in self._seen(system)[before[system] :]:
-                alert_id = (
-                    str(row.get("dedup_key", "")).removeprefix("airis-mon-")
-                    or row["metadata"]["event_payload"]["alert_id"]
-                )
+                if "metadata" in row:
+                    alert_id = row["metadata"]["event_payload"]["alert_id"]
+                else:
+                    alert_id = row["dedup_key"].removeprefix("airis-mon-")
                 arrived.append(row["at"] / 1000 - at[alert_id])
         return min(at.values()), arrived
 
@@ -163,16 +223,85 @@ class _Bench:
         return list(httpx2.get(f"{self.receivers[system]}/_sandbox/requests").json())
 
 
+def _alertmanager(folder: Path, singles: int, bursts: int) -> dict[str, Any]:
+    """The same alerts, each a group of its own, to the same stand-in."""
+    figures = {}
+    with Server("sandbox.pagerduty", "--port", "0") as pagerduty:
+        receiver = {"routing_key": "0" * 32, "url": f"{pagerduty.url}/v2/enqueue", "description": "{{.GroupLabels.n}}"}
+        config = {
+            "route": {"receiver": "pagerduty", "group_by": ["..."], "group_wait": "0s"},
+            "receivers": [{"name": "pagerduty", "pagerduty_configs": [receiver]}],
+        }
+        (folder / "alertmanager.yml").write_text(json.dumps(config))
+        url = f"http://{HOST}:{free_port()}"
+        command = ["prometheus-alertmanager", f"--config.file={folder}/alertmanager.yml", "--cluster.listen-address="]
+        command += [f"--storage.path={folder}/alertmanager", f"--web.listen-address={url.removeprefix('http://')}"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _until(lambda: _answers(f"{url}/-/ready"))
+            client = httpx2.Client()
+            number = 0
+
+            def fire(count: int) -> list[float]:
+                nonlocal number
+                at: dict[str, float] = {}
+                for _ in range(count):
+                    number += 1
+                    at[str(number)] = time.time()
+                    labels = {"alertname": f"alert {number}", "severity": "critical", "n": str(number)}
+                    client.post(f"{url}/api/v2/alerts", json=[{"labels": labels}]).raise_for_status()
+                rows: list[dict[str, Any]] = []
+
+                def arrived() -> bool:
+                    rows[:] = client.get(f"{pagerduty.url}/_sandbox/requests").json()
+                    return len(rows) >= number
+
+                _until(arrived)
+                return [row["at"] / 1000 - at[row["payload"]["summary"]] for row in rows[-count:]]
+
+            fire(1)
+            for name, rounds, count in (("single", singles, 1), ("burst", bursts, BURST)):
+                if rounds:
+                    found = [seconds for _ in range(rounds) for seconds in fire(count)]
+                    figures[name] = _told(f"{_what(count)}, Alertmanager", found)
+        finally:
+            process.terminate()
+            process.wait(10)
+    return figures
+
+
+def _has_postgres() -> bool:
+    try:
+        program("postgres")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(url).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def _what(count: int) -> str:
+    return "single" if count == 1 else f"burst of {count}"
+
+
 def _seconds(at: str) -> float:
     return datetime.fromisoformat(at).timestamp()
 
 
-def _told(what: str, seconds: list[float]) -> dict[str, Any]:
+def _p95(seconds: list[float]) -> float:
     ordered = sorted(seconds)
-    p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
-    figures = {"p50_s": statistics.median(ordered), "p95_s": p95, "max_s": ordered[-1]}
-    print(f"{what:34} " + "  ".join(f"{name[:-2]} {value:5.2f} s" for name, value in figures.items()), flush=True)
-    return figures
+    return ordered[math.ceil(0.95 * len(ordered)) - 1]
+
+
+def _told(what: str, seconds: list[float]) -> dict[str, Any]:
+    figures = {"p50_s": statistics.median(seconds), "p95_s": _p95(seconds), "max_s": max(seconds)}
+    print(f"{what:34} " + "  ".join(f"{name[:-2]} {value:6.3f} s" for name, value in figures.items()), flush=True)
+    return {name: round(value, 3) for name, value in figures.items()}
 
 
 def _until(condition: Callable[[], Any], seconds: float = 180) -> None:
@@ -183,5 +312,19 @@ def _until(condition: Callable[[], Any], seconds: float = 180) -> None:
         time.sleep(0.3)
 
 
+def main() -> None:
+    """Run it as the options say."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dispatch")
+    parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
+    parser.add_argument("--loop", choices=tuple(loops.LOOPS), default="shipped")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE")
+    parser.add_argument("--singles", type=int, default=SINGLES)
+    parser.add_argument("--bursts", type=int, default=BURSTS)
+    given = parser.parse_args()
+    pairs = [one.partition("=")[::2] for one in given.set]
+    settings = {f"AIRFLOW__{name.replace('.', '__', 1).upper()}": value for name, value in pairs}
+    run(database=given.database, loop=given.loop, settings=settings, singles=given.singles, bursts=given.bursts)
+
+
 if __name__ == "__main__":
-    run()
+    main()

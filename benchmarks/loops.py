@@ -1,0 +1,77 @@
+"""Ways from the hub to a receiver through Airflow that :mod:`benchmarks.dispatch` compares, each a Dag file.
+
+All but ``shipped`` are there to be measured: they show nothing twice and lose nothing as long as nothing dies.
+"""
+
+from __future__ import annotations
+
+_HEAD = """
+from datetime import UTC, datetime
+from airflow.sdk import DAG, Asset, AssetWatcher, task
+from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
+from airflow_provider_airis.sensors.alerts import AirisAlertSensor
+
+START = {"start_date": datetime(2026, 1, 1, tzinfo=UTC), "max_active_runs": 1, "catchup": False}
+ID = "loop_SYSTEM"
+"""
+# As the shipped ones, but soon asleep.
+LOOPS = {
+    "shipped": """
+with DAG(ID, schedule="@continuous", **START):
+    AirisAlertSensor(task_id="wait", system="SYSTEM") >> AirisDispatchOperator(
+        task_id="deliver", system="SYSTEM", linger_s=1
+    )
+""",
+    # The waiting begins in a worker, which defers it.
+    "worker": """
+from benchmarks.loop_tasks import Deferring
+
+with DAG(ID, schedule="@continuous", **START):
+    Deferring(task_id="wait", system="SYSTEM") >> AirisDispatchOperator(task_id="deliver", system="SYSTEM", linger_s=1)
+""",
+    # What waits is what delivers: the event resumes it in a worker.
+    "one_task": """
+from benchmarks.loop_tasks import Resuming
+
+with DAG(ID, schedule="@continuous", **START):
+    Resuming(task_id="deliver", system="SYSTEM", linger_s=1)
+""",
+    # An asset's watcher wakes, and the Dag has one task.
+    "asset": """
+from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
+
+watched = Asset("wake_SYSTEM", watchers=[AssetWatcher(name="feed", trigger=AirisAlertTrigger(
+    consumer="wake-SYSTEM", matchers=[], changes=["fired"]))])
+with DAG(ID, schedule=[watched], **START):
+    AirisDispatchOperator(task_id="deliver", system="SYSTEM", linger_s=1)
+""",
+    # A mapped task an alert.
+    "mapped": """
+from airflow_provider_airis.hooks.airis import AirisHook
+from airflow_provider_airis.operators.SYSTEM import OPERATOR
+
+with DAG(ID, schedule="@continuous", **START):
+    @task
+    def read():
+        with AirisHook(system="SYSTEM") as hub:
+            changes, sequence = hub.changes(after=hub.committed(), limit=500)
+            hub.commit(hub.consumer, sequence)
+        return sorted({change.alert.id for change in changes})
+
+    deliver = OPERATOR.partial(task_id="deliver", target="default").expand(alert_id=(alerts := read()))
+    AirisAlertSensor(task_id="wait", system="SYSTEM") >> alerts
+""",
+    # The triggerer delivers, in a thread beside its event loop.
+    "triggerer": """
+from benchmarks.loop_tasks import Triggering
+
+with DAG(ID, schedule="@continuous", **START):
+    Triggering(task_id="deliver", system="SYSTEM")
+""",
+}
+
+
+def text(loop: str, system: str) -> str:
+    """The Dag file of a loop for a system; its id is ``loop_<system>``."""
+    operator = {"slack": "AirisToSlackOperator", "pagerduty": "AirisToPagerDutyOperator"}[system]
+    return (_HEAD + LOOPS[loop]).replace("SYSTEM", system).replace("OPERATOR", operator)
