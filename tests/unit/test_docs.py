@@ -125,7 +125,7 @@ def check_connection(conn_id: str, connection: Connection, connect: Callable[...
 
 
 def test_every_block_is_of_a_kind_that_is_checked():
-    known = {"python", "sh", "js", "json", "ini", "yaml", "toml", "text"}
+    known = {"python", "sh", "sql", "js", "json", "ini", "yaml", "toml", "text"}
     assert {str(block): block.language for block in blocks() if block.language not in known} == {}
 
 
