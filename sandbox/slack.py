@@ -212,9 +212,12 @@ class Slack:
             pressed = await request.json()
         self.url = str(request.base_url)
         body, headers = self._pressed(**pressed)
-        async with httpx2.AsyncClient(timeout=3) as client:
-            answer = await client.post(self.interactivity["url"], content=body, headers=headers)
-        return RedirectResponse("/", 303) if form else JSONResponse({"status": answer.status_code})
+        try:
+            async with httpx2.AsyncClient(timeout=3) as client:
+                status = (await client.post(self.interactivity["url"], content=body, headers=headers)).status_code
+        except httpx2.TransportError:
+            status = 0
+        return RedirectResponse("/", 303) if form else JSONResponse({"status": status})
 
     def _pressed(self, ts: str, action_id: str, user: str = "U0JANE00001") -> tuple[bytes, dict[str, str]]:
         channel, message = next((where, m) for (where, one), m in self.messages.items() if one == ts)

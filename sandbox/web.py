@@ -31,8 +31,9 @@ h2 { font-size: 16px; margin: 0 0 8px; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: 1fr 1fr; gap: 8px 16px; margin: 0 0 8px; }
 dt { font-weight: 600; font-size: 13px; } dd { margin: 0; overflow-wrap: anywhere; }
 .button { display: inline-block; border: 1px solid var(--line); border-radius: 4px; padding: 4px 10px;
-  margin-right: 8px; color: inherit; text-decoration: none; background: var(--soft); font: inherit; font-weight: 600; }
-button { cursor: pointer; }
+  margin: 0 8px 6px 0; color: inherit; text-decoration: none; background: var(--soft); font: inherit; font-weight: 600;
+  cursor: pointer; }
+form { margin: 10px 0 0; }
 .state { font-size: 12px; font-weight: 700; text-transform: uppercase; letter-spacing: .03em; }
 .triggered { color: var(--red); } .acknowledged { color: var(--amber); } .resolved { color: var(--green); }
 @media (max-width: 480px) { dl { grid-template-columns: 1fr; } }
