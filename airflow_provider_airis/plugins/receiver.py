@@ -61,6 +61,8 @@ KNOWN_S = 60
 # Longer than PagerDuty goes on sending a request, and than a signed time is good for.
 REMEMBERED_S, MOST_REMEMBERED = 1_800, 10_000
 PER_S, BURST, MOST_RUNNING = 20, 100, 100
+# Of what is refused, a line in the log each.
+REFUSED_PER_S, REFUSED_BURST = 1, 60
 RETRY_S = 5
 # Slack's three seconds, less the way there and back.
 REPLY_S = 2
@@ -94,7 +96,7 @@ class Receiver:
         self.system = system
         self.handler: Handler = getattr(import_module(module), name)(option(system.stem, "receive_conn_id"))
         self._pool = pool
-        self._accepted, self._refused = Limit(PER_S, BURST), Limit(PER_S, BURST)
+        self._accepted, self._refused = Limit(PER_S, BURST), Limit(REFUSED_PER_S, REFUSED_BURST)
         self._running: set[asyncio.Task[str]] = set()
         self._seen: OrderedDict[bytes, tuple[float, asyncio.Task[str]]] = OrderedDict()
         self._secrets: tuple[float, tuple[str, ...]] = (0.0, ())

@@ -34,6 +34,8 @@ from airflow_provider_airis.plugins.receiver import (
     MOST_BYTES,
     PER_S,
     READ_S,
+    REFUSED_BURST,
+    REFUSED_PER_S,
     SECRET_CHARS,
     STATUSES,
     application,
@@ -287,7 +289,7 @@ def test_a_hub_that_does_not_answer_is_asked_when_the_sender_tries_again(server,
 def test_too_many_are_turned_away_and_rubbish_does_not_keep_what_is_signed_waiting(server, fire):
     body = acknowledging("jira", "x")
     with ThreadPoolExecutor(8) as pool:
-        rubbish = list(pool.map(lambda _: send(server, "jira", body, secret="wrong" * 4), range(BURST + 60)))
+        rubbish = list(pool.map(lambda _: send(server, "jira", body, secret="wrong" * 4), range(REFUSED_BURST + 60)))
     assert set(rubbish) == {401, 429}
     alert_id = fire()
     assert send(server, "jira", acknowledging("jira", alert_id)) == 200
@@ -569,6 +571,12 @@ def test_the_page_names_every_outcome_with_its_status():
     page = (ROOT / "docs/receive.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)
     assert {outcome: int(status) for outcome, status in rows} == STATUSES
-    for number in (f"{MOST_BYTES:,} bytes", f"within {READ_S} seconds", f"more than {PER_S} a second, once {BURST}"):
+    refused = f"more than {REFUSED_PER_S} a second that are refused, once {REFUSED_BURST}"
+    for number in (
+        f"{MOST_BYTES:,} bytes",
+        f"within {READ_S} seconds",
+        f"more than {PER_S} a second, once {BURST}",
+        refused,
+    ):
         assert number in page
     assert {f"/airis/receive/{stem}" for stem in STEMS} == set(re.findall(r"`(/airis/receive/\w+)` \|", page))
