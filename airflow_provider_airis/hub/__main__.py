@@ -12,6 +12,7 @@ from airflow_provider_airis.hub.auth import Tokens
 from airflow_provider_airis.hub.problems import StoreUnavailable
 from airflow_provider_airis.hub.server import serve
 from airflow_provider_airis.hub.store import Store
+from airflow_provider_airis.routes.times import parse_duration
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,10 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=Path("airis-hub-tokens.json"),
         help="file of tokens and their scopes, made with an admin's token if missing (default: %(default)s)",
     )
+    parser.add_argument(
+        "--retention",
+        type=_duration,
+        default="30d",
+        help="how long it is known what was shown of alerts that are over, and what silences there were "
+        "(default: %(default)s)",
+    )
     arguments = parser.parse_args(argv)
     try:
         tokens = Tokens.load(arguments.tokens)
-        store = Store(arguments.database)
+        store = Store(arguments.database, kept_ms=arguments.retention)
     except (OSError, ValueError, StoreUnavailable) as error:
         print(f"airis hub: {error}", file=sys.stderr)
         return 1
@@ -40,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         store.close()
     return 0
+
+
+def _duration(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -107,6 +107,11 @@ async def _tend(store: Store) -> None:
         await asyncio.sleep(TEND_S)
         try:
             await asyncio.wrap_future(store.submit(store.tend))
+            # A part at a time, so that nobody waits for all of it.
+            while await asyncio.wrap_future(
+                store.submit(lambda transaction: routing.prune(transaction, store.kept_ms))
+            ):
+                pass
         except Exception:  # the next turn may do better
             log.exception("tending the store failed")
 

@@ -149,6 +149,7 @@ notification_log = Table(
     Column("open", Boolean, nullable=False, comment="whether one of them is not resolved"),
     Index("notification_log_id", "id", "key"),
     Index("notification_log_open", "open", "channel", "key"),
+    Index("notification_log_at", "at"),
 )
 
 # What an entry of the log says of an alert is gone with the next one; this stays.
@@ -160,6 +161,8 @@ shown = Table(
     Column("at", BigInteger, primary_key=True, autoincrement=False),
     Column("status", String, primary_key=True),
     Column("sent_at", BigInteger, nullable=False),
+    Index("shown_key", "key"),
+    Index("shown_sent_at", "sent_at"),
 )
 
 silences = Table(
@@ -297,6 +300,9 @@ def create_tables(engine: Engine) -> None:
     """Create what is not there yet."""
     with engine.execution_options(writes=True).begin() as connection:
         metadata.create_all(connection)
+        for table in metadata.tables.values():
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
 
 
 def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> int | None:

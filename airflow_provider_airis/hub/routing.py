@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, delete, exists, select, tuple_
 
 from airflow_provider_airis.hub import database as db
 from airflow_provider_airis.hub.alerts import fingerprint
@@ -278,6 +278,29 @@ def silences(connection: Connection, now: int) -> list[KnownSilence]:
     table = db.silences.c
     query = select(table.silence).where(table.ends_at > now - KEPT_MS).order_by(table.ends_at.desc(), table.id)
     return [_decoded(text, now) for text in connection.scalars(query)]
+
+
+def prune(transaction: Transaction, kept_ms: int) -> bool:
+    """Forget what was over so long ago, a part of it: whether there is more.
+
+    What is open stays, and so does to whom an alert was shown until it has been resolved for so long.
+    """
+    before = transaction.now - kept_ms
+    entry, state, alert, silence = (t.c for t in (db.notification_log, db.shown, db.alerts, db.silences))
+    row = (state.alert_id, state.key, state.at, state.status)
+    ended = (alert.status == "resolved") & (alert.updated_at < before)
+    shown = select(*row).join_from(db.shown, db.alerts).where((state.sent_at < before) & ended)
+    unused = ~exists().where(state.key == entry.key)
+    closed = select(entry.key).where(entry.open.is_not(True) & (entry.at < before) & unused)
+    gone = [
+        transaction.connection.execute(delete(table).where(key.in_(over.limit(_CHUNK)))).rowcount
+        for table, key, over in (
+            (db.shown, tuple_(*row), shown),
+            (db.notification_log, entry.key, closed),
+            (db.silences, silence.id, select(silence.id).where(silence.ends_at < before)),
+        )
+    ]
+    return max(gone) == _CHUNK
 
 
 router = APIRouter(prefix="/api/v1")

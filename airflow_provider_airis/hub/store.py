@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 EVENTS_FEED = "events"
 ANSWERS_KEPT_MS = 7 * 86_400_000
+KEPT_MS = 30 * 86_400_000
 MAX_POINTS = 1_000_000
 _KNOWN_SERIES = 200_000
 _CHUNK = 500
@@ -104,10 +105,12 @@ class Store:
     """The hub's store, on a database that one process writes.
 
     :param url: SQLAlchemy's, e.g. ``sqlite:////var/lib/airis/hub.db``.
+    :param kept_ms: how long it is known what was shown of alerts that are over, and what silences there were.
     :raises StoreUnavailable: it cannot be opened.
     """
 
-    def __init__(self, url: str, *, busy_timeout: float = 2) -> None:
+    def __init__(self, url: str, *, kept_ms: int = KEPT_MS, busy_timeout: float = 2) -> None:
+        self.kept_ms = kept_ms
         self._engine = db.connect(url, busy_timeout=busy_timeout)
         self._known: dict[SeriesKey, tuple[int, str]] = {}
         self._evaluator = Evaluator()

@@ -187,6 +187,9 @@ def test_a_bad_database_or_port_is_named(tmp_path: Path) -> None:
         ended = run("--database", f"sqlite:///{tmp_path}/hub.db", *tokens, "--port", port)
     assert ended.returncode != 0
     assert "address already in use" in ended.stderr
+    ended = run("--retention", "a while")
+    assert ended.returncode == 2
+    assert "--retention: 'a while' is no duration" in ended.stderr
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -436,7 +436,7 @@ def test_the_hub_has_routes_of_its_own(hook, client):
 
 
 def test_nobody_waits_for_a_routing_file_to_be_read(hook, client):
-    routes = "".join(f"    - {{receiver: nobody, matchers: [team=t{n}]}}\n" for n in range(2_000))
+    routes = "".join(f"    - {{receiver: nobody, matchers: [team=t{n}]}}\n" for n in range(700))
     text = f"route:\n  receiver: nobody\n  routes:\n{routes}receivers:\n  - name: nobody\n"
     with ThreadPoolExecutor(1) as pool:
         put = pool.submit(hook.put_routes, text)
