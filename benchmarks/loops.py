@@ -7,7 +7,7 @@ from __future__ import annotations
 
 _HEAD = """
 from datetime import UTC, datetime
-from airflow.sdk import DAG, Asset, AssetWatcher, task
+from airflow.sdk import DAG
 from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
 from airflow_provider_airis.sensors.alerts import AirisAlertSensor
 
@@ -38,6 +38,7 @@ with DAG(ID, schedule="@continuous", **START):
 """,
     # An asset's watcher wakes, and the Dag has one task.
     "asset": """
+from airflow.sdk import Asset, AssetWatcher
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
 
 watched = Asset("wake_SYSTEM", watchers=[AssetWatcher(name="feed", trigger=AirisAlertTrigger(
@@ -47,6 +48,7 @@ with DAG(ID, schedule=[watched], **START):
 """,
     # A mapped task an alert.
     "mapped": """
+from airflow.sdk import task
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.operators.SYSTEM import OPERATOR
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -586,3 +587,28 @@ def test_the_trigger_and_its_sensor_are_what_the_triggerer_starts():
     sensor = AirisAlertSensor(task_id="wait", airis_conn_id="hub", consumer="oncall", system="slack")
     assert sensor.start_from_trigger
     assert (sensor.start_trigger_args.trigger_cls, sensor.start_trigger_args.trigger_kwargs) == (path, arguments)
+
+
+# As a scheduler, then as the task that it forks; prints what the task had to load.
+LOADS = """
+import sys
+from pathlib import Path
+from runpy import run_path
+from airflow.jobs.job import Job
+Job()
+before = set(sys.modules)
+for system in sys.argv[2:]:
+    names = run_path(str(Path(sys.argv[1]) / f"airis_dispatch_{system}.py"))
+    operator = names["AirisDispatchOperator"](task_id="deliver", system=system, linger_s=0.5)
+    operator.execute({})
+ours = ("airflow_provider_airis", "airflow", "httpx2", "httpcore2", "slack_sdk", "aiohttp", "jinja2")
+print("loaded", sorted(name for name in set(sys.modules) - before if name.partition(".")[0] in ours))
+"""
+
+
+def test_the_scheduler_has_loaded_what_a_forked_task_needs(world):
+    world.fire()
+    command = [sys.executable, "-c", LOADS, str(Path(__file__).parents[2] / "dags"), *SYSTEMS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "loaded []", done.stderr
+    assert [len(world.seen(system)) for system in SYSTEMS] == [1, 1]

@@ -1,0 +1,49 @@
+"""What a task of the dispatch imports, loaded before Airflow forks the processes that run tasks.
+
+They are forks of the scheduler with ``LocalExecutor``, and what it has loaded none of them has to: an alert that wakes
+the dispatch reaches its receiver a second earlier.
+
+With ``[core] mp_start_method = forkserver``, name this module in ``[core] mp_forkserver_preload``.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+MODULES = (
+    "airflow.dag_processing.dagbag",
+    "airflow.sdk.execution_time.cache",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow_provider_airis.dispatch.run",
+    "airflow_provider_airis.hooks.airis",
+    "airflow_provider_airis.operators.dispatch",
+    "airflow_provider_airis.sensors.alerts",
+    # Of the receivers' own, the one that is slow to load.
+    "httpcore2",
+    "jinja2.ext",
+    "airflow.providers.slack.hooks.slack",
+    "slack_sdk.models.attachments",
+)
+
+
+@hookimpl
+def on_starting(component: Any) -> None:
+    """Load it with a component that forks: a scheduler, a triggerer, a Dag processor; not with a task."""
+    if type(component).__name__ == "Job":
+        preload()
+
+
+def preload() -> None:
+    """Load what is installed."""
+    from airflow_provider_airis.catalog import SYSTEMS
+
+    rows = [row for row in SYSTEMS if row.flow == "outbound"]
+    classes = [name.rpartition(".")[0] for row in rows for name in (row.operator_class, row.hook_class) if name]
+    for module in (*MODULES, *classes):
+        with suppress(ImportError):
+            import_module(module)
