@@ -19,6 +19,8 @@ REFUSED_PAUSE_S = 30.0
 OUTAGE_S = 60.0
 # How often a group may fail while the receiver takes others, before the fault is taken to be the group's.
 MOST_FAILURES = 10
+# Seconds after which a run asks again whether another one has taken over.
+TURN_S = 1.0
 # Seconds in which a run that was declared dead, and is not, ends what it is sending.
 GRACE_S = 2 * TIMEOUT_S
 # Seconds for which a run stays if something is due then: a task's start takes longer than it is worth.

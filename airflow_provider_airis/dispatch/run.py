@@ -256,21 +256,20 @@ class Run:
         if outcome.failed:
             self.failed.append(outcome.failed)
         if outcome.sent:
-            self.sent += outcome.sent
-            lane.sent += outcome.sent
-            lane.pause.worked()
-            lane.told = False
-            self._well(lane)
+            self._worked(lane, outcome.sent)
         error = outcome.error
         if error is None:
             self.hub_pause.worked()
             del self.items[key]
-            # Also what is to be sent later is known only now.
-            self.plan_at = self.plan_at or monotonic()
-            return
+            self.next = min((at for at in (item.flush.next, self.next) if at is not None), default=None)
         if item.stale:
             item.stale, self.plan_at = False, self.plan_at or monotonic()
-        if outcome.whose == "hub":
+        if error is not None:
+            self._wait(item, lane, error, outcome.whose)
+
+    def _wait(self, item: Item, lane: Lane, error: AirisError, whose: str) -> None:
+        """Try it again later."""
+        if whose == "hub":
             self.hub_pause.failed(error)
         else:
             if not lane.pause.error:
@@ -283,6 +282,13 @@ class Run:
             item.taken = lane.sent
             lane.pause.failed(error)
         lane.put(item)
+
+    def _worked(self, lane: Lane, sent: int) -> None:
+        self.sent += sent
+        lane.sent += sent
+        lane.pause.worked()
+        lane.told = False
+        self._well(lane)
 
     def _down(self, lane: Lane) -> bool:
         """Whether a target is not just slow."""

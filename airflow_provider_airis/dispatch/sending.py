@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -36,6 +37,23 @@ class Outcome(NamedTuple):
     failed: str = ""
 
 
+class Batch:
+    """What is written into the log with one request."""
+
+    def __init__(self) -> None:
+        self.entries: list[LogEntry] = []
+        self.done = False
+        self.error: AirisError | None = None
+
+    def write(self, hub: AirisHook) -> None:
+        """Write."""
+        try:
+            hub.log_notifications(self.entries)
+        except AirisError as error:
+            self.error = error
+        self.done = True
+
+
 class NotTakenError(Exception):
     """The receiver did not take a group, for this reason."""
 
@@ -56,13 +74,22 @@ class Sender:
         self.state = state
         self.stopped = stopped
         self.given_up = False
+        self._asked = 0.0
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._batch = Batch()
 
-    def superseded(self) -> bool:
-        """Whether another run has taken over: this one was given up for dead."""
-        if self.hub.place(f"{self.hub.consumer}-at-work").updated_at != self.state.turn:
-            self.given_up = True
-            self.stopped.set()
+    def superseded(self, *, within: float = 0.0) -> bool:
+        """Whether another run has taken over: this one was given up for dead.
+
+        :param within: seconds in which nobody asks the hub again.
+        """
+        now = monotonic()
+        if now >= self._asked + within:
+            if self.hub.place(f"{self.hub.consumer}-at-work").updated_at != self.state.turn:
+                self.given_up = True
+                self.stopped.set()
+            self._asked = now
         return self.given_up
 
     def deliver(self, item: Item, lane: Lane, known: LogEntry | None, refused: bool) -> Outcome:
@@ -79,7 +106,7 @@ class Sender:
                 return Outcome(entry, 1)
             if refused:
                 self._check(lane)
-            if self.superseded():
+            if self.superseded(within=limits.TURN_S):
                 return Outcome(error=RetryableError("Another run has taken over"), whose="hub")
             return self._deliver(item, lane, known)
         except NotTakenError as error:
@@ -162,8 +189,18 @@ class Sender:
         return entry
 
     def _write(self, entry: LogEntry) -> None:
+        """Write into the log, together with what others want to write while the hub is busy with what came before."""
         if self.state.keeps_log:
-            self.hub.log_notifications([entry])
+            with self._lock:
+                batch = self._batch
+                batch.entries.append(entry)
+            with self._writing:
+                if not batch.done:
+                    with self._lock:
+                        self._batch = Batch()
+                    batch.write(self.hub)
+            if batch.error:
+                raise batch.error
             return
         for alert_id, shown in entry.alerts.items():
             if shown.status != SENDING:
