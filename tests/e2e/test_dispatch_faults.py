@@ -282,6 +282,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             world.stop()
 
 
+PAUSE = "none, but the Dags are paused"
+
+
 def repeated(shown: list[Any]) -> list[Any]:
     return [what for what, count in Counter(shown).items() if count > 1]
 
@@ -297,7 +300,7 @@ def test_whatever_dies_no_alert_is_missed_or_doubled(world: World, capsys: pytes
         "scheduler with its tasks": lambda: world.kill("scheduler"),
         "scheduler alone": world.kill_scheduler_alone,
         "database": lambda: world.kill_database(chance),
-        "none, but the Dags are paused": world.pause,
+        PAUSE: world.pause,
     }
     if MINUTES:
         deaths["api-server"] = lambda: world.kill("api-server")
@@ -308,21 +311,24 @@ def test_whatever_dies_no_alert_is_missed_or_doubled(world: World, capsys: pytes
             print(line, flush=True)
 
     say(f"\nAIRIS_FAULTS_SEED={SEED}")
-    started, kills = time.monotonic(), 0
-    while not kills or time.monotonic() < started + MINUTES * 60:
+    started, killed = time.monotonic(), Counter[str]()
+    while not killed or time.monotonic() < started + MINUTES * 60:
         for name in chance.sample([*deaths], len(deaths)):
             world.disturb(chance, chance.uniform(1, 5))
             say(f"{time.monotonic() - started:7.1f} s  {name}")
             deaths[name]()
-            kills += 1
+            killed[name] += 1
             world.disturb(chance, chance.uniform(0.5, 3))
             if MINUTES and chance.random() < 0.3:
                 world.until(lambda: not world.behind())
     world.until(lambda: not world.behind())
     say(f"{time.monotonic() - started:7.1f} s  everything is told")
-    ended = ", ".join(f"{count} {name}" for name, count in sorted(world.restarted.items()))
+    paused = killed.pop(PAUSE)
+    kills = ", ".join(f"{name} {count}" for name, count in sorted(killed.items()))
+    say(f"{killed.total()} kills: {kills}; paused {paused} times")
+    ended = ", ".join(f"{name} {count}" for name, count in sorted(world.restarted.items()))
     locked = world.postgres.log.read_text().count("due to idle-in-transaction timeout")
-    say(f"{kills} kills; ended by themselves and started again: {ended or 'none'}; locks of the dead: {locked}")
+    say(f"ended by themselves and started again: {ended or 'none'}; locks of the dead: {locked}")
 
     alerts = world.alerts()
     wrong: dict[str, Any] = {}
@@ -340,7 +346,7 @@ def test_whatever_dies_no_alert_is_missed_or_doubled(world: World, capsys: pytes
     assert not wrong
     assert doubled["slack"] == doubled["pagerduty"] == []
     # It cannot be asked what it was told before, but is told so: the key is the same.
-    assert len(doubled["webhook"]) <= kills
+    assert len(doubled["webhook"]) <= killed.total()
 
 
 def test_users_own_dags_are_started_waited_for_and_told_of_by_alerts_though_the_triggerer_dies(world: World) -> None:
