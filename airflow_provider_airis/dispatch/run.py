@@ -262,7 +262,9 @@ class Run:
             self.hub_pause.worked()
             del self.items[key]
             self.next = min((at for at in (item.flush.next, self.next) if at is not None), default=None)
-        if item.stale:
+        # What was sent before the log could be written may be past by now.
+        past = outcome.entry and item.flush.sent and outcome.entry.alerts != item.flush.sent.alerts
+        if item.stale or past:
             item.stale, self.plan_at = False, self.plan_at or monotonic()
         if error is not None:
             self._wait(item, lane, error, outcome.whose)

@@ -388,6 +388,20 @@ def test_a_hub_that_dies_meanwhile_is_waited_for_and_nothing_is_sent_twice(hub, 
     assert world.place("pagerduty") == world.end()
 
 
+def test_what_changes_while_the_log_cannot_be_written_is_told_too(hub, world, connect):
+    with FaultProxy(hub.url) as proxy, ThreadPoolExecutor(1) as pool:
+        extra = {"consumer": world.name}
+        connect("airis_default", conn_type="airis", host=proxy.url, password=hub.token, extra=extra)
+        proxy.order(Fault("status", path="notification-log", method="PUT", after=1, times=8))
+        alert_id = world.fire()
+        running = pool.submit(run, linger_s=1)
+        until(lambda: world.seen("pagerduty"))
+        world.change(alert_id, "acknowledge")
+        running.result()
+    assert world.seen("pagerduty") == [("trigger", alert_id), ("acknowledge", alert_id)]
+    assert world.ledger(alert_id) == {("pagerduty", TARGETS["pagerduty"]): "acknowledged"}
+
+
 def test_a_hub_that_refuses_the_token_fails_the_task(world, connect, hub):
     connect("airis_default", conn_type="airis", host=hub.url, password="revoked")
     with pytest.raises(AirflowFailException, match="401"):
