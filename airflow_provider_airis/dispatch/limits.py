@@ -10,6 +10,8 @@ PAGE = 500
 # Seconds: that one look at the feed takes at most, and while there is work to do; and between two commits.
 LOOK_S = 5.0
 SHORT_LOOK_S = 0.5
+# Seconds between two looks while something is being sent, so that in a burst each brings many changes.
+BETWEEN_LOOKS_S = 0.2
 COMMIT_S = 1.0
 # Seconds: the first and the longest pause before what failed is tried again, and the one after a refusal.
 SHORTEST_PAUSE_S = 1.0

@@ -69,6 +69,7 @@ class Run:
         # When to plan again, by the monotonic clock, and when something is due though nothing changes, by the hub's.
         self.plan_at: float | None = None
         self.planned_until = 0.0
+        self.look_at = 0.0
         self.next: int | None = None
         self.read: int | None = None
         self.committed = 0
@@ -158,7 +159,8 @@ class Run:
     def _start(self, pool: ThreadPoolExecutor, now: float) -> None:
         if now < self.hub_pause.until:
             return
-        if self.reader is None and (self.items or self._soon() or now < self.quiet):
+        wanted = now >= self.look_at and (self.items or self._soon() or now < self.quiet)
+        if self.reader is None and wanted:
             self.reader = pool.submit(self.feed.look, self.read, max(0.0, self._look(now) - now))
         for lane in self.lanes.values():
             most = 1 if lane.pause.error or self.hub_pause.error else limits.DELIVERIES
@@ -213,6 +215,8 @@ class Run:
             times.append(max(self.plan_at, self.planned_until))
         if not self.items and self.quiet > now:
             times.append(self.quiet)
+        if self.reader is None and self.look_at > now:
+            times.append(self.look_at)
         if self.read != self.committed and self.commit_due > now:
             times.append(self.commit_due)
         return max(0.01, min(times) - now)
@@ -234,6 +238,8 @@ class Run:
             return
         for alert in alerts:
             self.alerts[alert.id] = alert
+        if self.items:
+            self.look_at = monotonic() + limits.BETWEEN_LOOKS_S
         if state or alerts:
             self.quiet = monotonic() + self.linger_s
         if state or alerts or silences != self.silences:

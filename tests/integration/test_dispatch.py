@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -430,6 +431,7 @@ def test_a_run_that_is_stopped_begins_nothing_more_and_the_next_one_goes_on(worl
 
 def test_a_run_that_was_given_up_for_dead_but_lives_sends_nothing_more(world, monkeypatch):
     monkeypatch.setattr(engine, "GRACE_S", 0.1)
+    monkeypatch.setattr(engine, "TURN_S", 0)
     first = world.fire()
     with ThreadPoolExecutor(2) as pool:
         given_up = pool.submit(run, "slack", linger_s=30)
@@ -469,6 +471,35 @@ def test_a_burst_of_a_thousand_alerts_is_shown_once_each(world, capsys):
         hub.commit(hub.consumer, place, force=True)
     run("pagerduty")
     assert len(world.proxies["pagerduty"].seen) == before
+
+
+def test_an_alert_that_waits_costs_the_hub_two_requests_at_most(world, hub, connect, request):
+    with FaultProxy(hub.url) as proxy:
+        extra = {"consumer": request.node.name}
+        connect("airis_default", conn_type="airis", host=proxy.url, password=hub.token, extra=extra)
+        with AirisHook(system="pagerduty") as client:
+            client.commit(client.consumer, world.end())
+        for _ in range(200):
+            world.fire()
+        asked = len(proxy.seen)
+        assert run()["sent"] == 200
+        assert len(proxy.seen) - asked < 2 * 200
+
+
+def test_memory_grows_with_what_waits_and_no_faster(world):
+    def grown(count: int) -> int:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: world.fire(name=f"{count} {number}"), range(count)))
+        tracemalloc.start()
+        assert run()["sent"] == count
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    run()
+    few, many = grown(50), grown(350)
+    # What is open: 400 alerts then, with what was shown of them.
+    assert many - few < 350 * 16_384
 
 
 # Imports once, then forks a run after the other, each killed in its midst.
