@@ -57,7 +57,7 @@ class Run:
         self.end = monotonic() + max_run_s
         self.linger_s = linger_s
         self.outage_s = min(limits.OUTAGE_S, max_run_s / 2)
-        self.quiet = monotonic() + linger_s
+        self.quiet = monotonic() + max(linger_s, limits.SHORT_LOOK_S)  # it looks at least once
         # What is known, by the alert's id and by the group and its target; and what of it is to be sent.
         self.alerts: dict[str, Alert] = {}
         self.entries: dict[LogKey, LogEntry] = {}

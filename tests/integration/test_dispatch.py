@@ -644,7 +644,7 @@ Job()
 before = set(sys.modules)
 for system in sys.argv[2:]:
     names = run_path(str(Path(sys.argv[1]) / f"airis_dispatch_{system}.py"))
-    operator = names["AirisDispatchOperator"](task_id="deliver", system=system, linger_s=0.5)
+    operator = names["AirisDispatchOperator"](task_id="deliver", system=system, linger_s=0)
     operator.execute({})
 ours = ("airflow_provider_airis", "airflow", "httpx2", "httpcore2", "slack_sdk", "aiohttp", "jinja2")
 print("loaded", sorted(name for name in set(sys.modules) - before if name.partition(".")[0] in ours))
