@@ -430,7 +430,7 @@ def test_a_run_that_is_stopped_begins_nothing_more_and_the_next_one_goes_on(worl
 
 
 def test_a_run_that_was_given_up_for_dead_but_lives_sends_nothing_more(world, monkeypatch):
-    monkeypatch.setattr(engine, "GRACE_S", 0.1)
+    monkeypatch.setattr(engine, "GRACE_S", 1)
     monkeypatch.setattr(engine, "TURN_S", 0)
     first = world.fire()
     with ThreadPoolExecutor(2) as pool:
