@@ -10,7 +10,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-BENCHMARKS = ("delivery", "cloudwatch", "vertex_ai", "mlflow", "active_directory", "hub", "imports")
+BENCHMARKS = ("delivery", "cloudwatch", "vertex_ai", "mlflow", "active_directory", "hub", "imports", "dispatch")
 
 
 def main(names: list[str]) -> None:

@@ -2,8 +2,6 @@
 
 They are forks of the scheduler with ``LocalExecutor``, and what it has loaded none of them has to: an alert that wakes
 the dispatch reaches its receiver a second earlier.
-
-With ``[core] mp_start_method = forkserver``, name this module in ``[core] mp_forkserver_preload``.
 """
 
 from __future__ import annotations
