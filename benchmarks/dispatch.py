@@ -176,7 +176,7 @@ class _Bench:
 
     def _parts(self, system: str, at: float) -> dict[str, float]:
         """Where the time went until a system was asked first."""
-        if self.loop not in ("shipped", "worker"):
+        if self.loop != "shipped":
             return {}
         tasks = self._runs(f"loop_{system}")[1]
         wait, deliver = tasks["wait"], tasks["deliver"]

@@ -10,20 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import StartTriggerArgs, TriggerEvent
 
 from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
-from airflow_provider_airis.sensors.alerts import AirisAlertSensor
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
-
-
-class Deferring(AirisAlertSensor):
-    """Is started by a worker."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.start_from_trigger = False
-
-    def execute(self, context: Any) -> None:  # noqa: ARG002
-        """Wait in the triggerer, which ends the task."""
-        self.defer(trigger=AirisAlertTrigger(system=self.system), method_name="execute")
 
 
 class Waking(AirisAlertTrigger):

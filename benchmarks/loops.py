@@ -22,13 +22,6 @@ with DAG(ID, schedule="@continuous", **START):
         task_id="deliver", system="SYSTEM", linger_s=1
     )
 """,
-    # The waiting begins in a worker, which defers it.
-    "worker": """
-from benchmarks.loop_tasks import Deferring
-
-with DAG(ID, schedule="@continuous", **START):
-    Deferring(task_id="wait", system="SYSTEM") >> AirisDispatchOperator(task_id="deliver", system="SYSTEM", linger_s=1)
-""",
     # What waits is what delivers: the event resumes it in a worker.
     "one_task": """
 from benchmarks.loop_tasks import Resuming
@@ -60,7 +53,7 @@ with DAG(ID, schedule="@continuous", **START):
             hub.commit(hub.consumer, sequence)
         return sorted({change.alert.id for change in changes})
 
-    deliver = OPERATOR.partial(task_id="deliver", target="default").expand(alert_id=(alerts := read()))
+    deliver = OPERATOR.partial(task_id="deliver", target="TARGET").expand(alert_id=(alerts := read()))
     AirisAlertSensor(task_id="wait", system="SYSTEM") >> alerts
 """,
     # The triggerer delivers, in a thread beside its event loop.
@@ -75,5 +68,8 @@ with DAG(ID, schedule="@continuous", **START):
 
 def text(loop: str, system: str) -> str:
     """The Dag file of a loop for a system; its id is ``loop_<system>``."""
-    operator = {"slack": "AirisToSlackOperator", "pagerduty": "AirisToPagerDutyOperator"}[system]
-    return (_HEAD + LOOPS[loop]).replace("SYSTEM", system).replace("OPERATOR", operator)
+    operator, target = {
+        "slack": ("AirisToSlackOperator", "#alerts"),
+        "pagerduty": ("AirisToPagerDutyOperator", "pagerduty_events_default"),
+    }[system]
+    return (_HEAD + LOOPS[loop]).replace("SYSTEM", system).replace("OPERATOR", operator).replace("TARGET", target)
