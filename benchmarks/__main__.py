@@ -10,7 +10,17 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-BENCHMARKS = ("delivery", "cloudwatch", "vertex_ai", "mlflow", "active_directory", "hub", "imports", "dispatch")
+BENCHMARKS = (
+    "delivery",
+    "cloudwatch",
+    "vertex_ai",
+    "mlflow",
+    "active_directory",
+    "hub",
+    "imports",
+    "dispatch",
+    "incident",
+)
 
 
 def main(names: list[str]) -> None:
