@@ -29,16 +29,6 @@ from benchmarks.loop_tasks import Resuming
 with DAG(ID, schedule="@continuous", **START):
     Resuming(task_id="deliver", system="SYSTEM", linger_s=1)
 """,
-    # An asset's watcher wakes, and the Dag has one task.
-    "asset": """
-from airflow.sdk import Asset, AssetWatcher
-from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
-
-watched = Asset("wake_SYSTEM", watchers=[AssetWatcher(name="feed", trigger=AirisAlertTrigger(
-    consumer="wake-SYSTEM", matchers=[], changes=["fired"]))])
-with DAG(ID, schedule=[watched], **START):
-    AirisDispatchOperator(task_id="deliver", system="SYSTEM", linger_s=1)
-""",
     # A mapped task an alert.
     "mapped": """
 from airflow.sdk import task
@@ -55,13 +45,6 @@ with DAG(ID, schedule="@continuous", **START):
 
     deliver = OPERATOR.partial(task_id="deliver", target="TARGET").expand(alert_id=(alerts := read()))
     AirisAlertSensor(task_id="wait", system="SYSTEM") >> alerts
-""",
-    # The triggerer delivers, in a thread beside its event loop.
-    "triggerer": """
-from benchmarks.loop_tasks import Triggering
-
-with DAG(ID, schedule="@continuous", **START):
-    Triggering(task_id="deliver", system="SYSTEM")
 """,
 }
 
