@@ -82,7 +82,7 @@ class PagerDutyHandler(Handler):
         ]
 
     def complete(self, action: Action) -> Iterable[Action]:
-        """By the keys of the incident's alerts, if its own is none of ours, as where several alerts are one incident."""
+        """By the keys of the incident's alerts, if its own is none of ours, as where several are one incident."""
         from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
 
         if action.id:
