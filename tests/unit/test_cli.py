@@ -82,7 +82,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
     secrets = str(tmp / "secrets")
     times = dict.fromkeys(("history_from", "history_until", "live_from"), "2026-11-19T00:00Z")
     peers = [peer for peer in PEERS if not peer.missing]
-    commands = {peer.stem: (peer.module, *arguments(peer, secrets=secrets, **times)) for peer in peers}
+    places = {"secrets": secrets, "api": "http://127.0.0.1:9", **times}
+    commands = {peer.stem: (peer.module, *arguments(peer, **places)) for peer in peers}
     hub = ("airflow_provider_airis.hub", *hub_arguments(secrets, tmp / "hub.db"))
     with serve(commands | {"airis": hub}) as servers:
         addresses = {stem: server.url for stem, server in servers.items()}
