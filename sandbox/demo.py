@@ -340,7 +340,7 @@ class Demo:
             self.display.say(f"incident: {self.endpoint} answers 20 times slower from now on", "yellow")
         if self.incident == "on" and {"message", "trigger"} <= told:
             self.incident = "acknowledged"
-            (incident,) = self.pagerduty.get("/_sandbox/incidents").raise_for_status().json()
+            incident = self.pagerduty.get("/_sandbox/incidents").raise_for_status().json()[0]
             act = {"incident": incident["id"], "action": "acknowledge"}
             answer = self.pagerduty.post("/_sandbox/act", json=act).raise_for_status().json()
             self.display.say(f"PagerDuty: Jane Doe acknowledges; Airflow answers {answer['status']}", "yellow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import System
+from airflow_provider_airis.catalog.system import EventSpec, System
 
 ROW = System(
     stem="pagerduty",
@@ -18,4 +18,5 @@ ROW = System(
     target="pagerduty_events_default",
     severities=("critical", "high"),
     receives="webhook_secret",
+    events=(EventSpec("alert_assigned", "Somebody has reassigned an alert's incident: by whom, and to whom."),),
 )

@@ -19,6 +19,7 @@ ROW = System(
     target="#alerts",
     severities=("critical", "high", "medium", "low", "warning", "info"),
     receives="signing_secret",
+    loads=("airflow.providers.slack.hooks.slack", "slack_sdk.models.attachments"),
     options=(
         Option(
             "replies",

@@ -88,6 +88,7 @@ class System:
     :param target: whom the dispatch Dag delivers to within an outbound system, and ``severities``: of which alerts.
     :param receives: extra of its connection with the secrets of its requests to ``/airis/receive/<stem>``, by which
         it tells what people did there; empty if it has no way back.
+    :param loads: modules of its SDK that a delivery needs and that are slow to load; the scheduler loads them before.
     :param tested_against: what its tests talk to.
     """
 
@@ -111,6 +112,7 @@ class System:
     target: str | None = None
     severities: tuple[str, ...] = ()
     receives: str = ""
+    loads: tuple[str, ...] = ()
     metrics: tuple[MetricSpec, ...] = ()
     events: tuple[EventSpec, ...] = ()
     options: tuple[Option, ...] = ()

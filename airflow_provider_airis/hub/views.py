@@ -16,7 +16,8 @@ from airflow_provider_airis.hub.routing import KnownSilence, Showing
 from airflow_provider_airis.hub.rules import Rule
 from airflow_provider_airis.hub.store import SeriesPoints, SourceActivity
 from airflow_provider_airis.records import Alert, to_ms
-from airflow_provider_airis.routes import labels
+from airflow_provider_airis.routes import Matcher, labels
+from airflow_provider_airis.routes.groups import labels_of
 from airflow_provider_airis.routes.matching import alike, match_all
 
 MINUTE = 60_000
@@ -196,7 +197,7 @@ def _deliveries(alert: AlertDetail, showings: Sequence[Showing]) -> list[dict[st
                 "status": showing.status,
                 "reference": now_shown.reference if now_shown else "",
                 "receiver": entry.receiver,
-                "group": "" if entry.id == alert.id else entry.group.rpartition(":{")[2].removesuffix("}"),
+                "group": "" if entry.id == alert.id else _group_labels(entry.group),
                 "alone": entry.id == alert.id,
                 "at": showing.sent_at,
             }
@@ -204,6 +205,10 @@ def _deliveries(alert: AlertDetail, showings: Sequence[Showing]) -> list[dict[st
     known = {"receiver": "", "group": "", "alone": False}
     rows += [msgspec.structs.asdict(row) | known for row in ledger.values()]
     return sorted(rows, key=itemgetter("at"), reverse=True)
+
+
+def _group_labels(group: str) -> str:
+    return ", ".join(str(Matcher(name, "=", value)) for name, value in labels_of(group).items())
 
 
 def _silencing(alert: Alert, silences: Sequence[KnownSilence]) -> list[dict[str, Any]]:

@@ -21,11 +21,8 @@ MODULES = (
     "airflow_provider_airis.hooks.airis",
     "airflow_provider_airis.operators.dispatch",
     "airflow_provider_airis.sensors.alerts",
-    # Of the receivers' own, the one that is slow to load.
     "httpcore2",
     "jinja2.ext",
-    "airflow.providers.slack.hooks.slack",
-    "slack_sdk.models.attachments",
 )
 
 
@@ -41,7 +38,7 @@ def preload() -> None:
     from airflow_provider_airis.catalog import SYSTEMS
 
     rows = [row for row in SYSTEMS if row.flow == "outbound"]
-    classes = [name.rpartition(".")[0] for row in rows for name in (row.operator_class, row.hook_class) if name]
-    for module in (*MODULES, *classes):
+    theirs = [name.rpartition(".")[0] for row in rows for name in (row.operator_class, row.hook_class) if name]
+    for module in (*MODULES, *theirs, *(name for row in rows for name in row.loads)):
         with suppress(ImportError):
             import_module(module)

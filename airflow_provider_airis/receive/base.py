@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, TypeVar
 
@@ -53,7 +54,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str = ""
 
 
-class Handler:
+class Handler(ABC):
     """A system's way back: requests to ``/airis/receive/<stem>``.
 
     :param conn_id: the connection whose extra holds the secrets.
@@ -70,6 +71,7 @@ class Handler:
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
 
+    @abstractmethod
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now: float) -> None:
         """Check that the system has sent this, lately.
 
@@ -79,20 +81,19 @@ class Handler:
         :param now: Unix seconds.
         :raises Refused: it has not.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, body: bytes) -> list[Action]:
         """What a verified request asks for; nothing if it is about something else.
 
         :raises Refused: it has another shape.
         """
-        raise NotImplementedError
 
     def complete(self, action: Action) -> Iterable[Action]:
         """The action with what only the system itself can tell."""
         return [action]
 
-    def reply(self, action: Action, text: str) -> None:
+    def reply(self, action: Action, text: str) -> None:  # noqa: B027  few can
         """Tell the person who wanted it, and nobody else."""
 
 

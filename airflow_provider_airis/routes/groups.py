@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import get_args
@@ -166,21 +167,16 @@ def _left(routes: Routes, key: LogKey) -> Group:
 
 
 def labels_of(group: str, route: str | None = None) -> dict[str, str]:
-    """A group's labels, by its key.
+    """A group's labels, by its key; none of what is no such key.
 
     :param route: key of its route, where that is known.
-    :raises ValueError: it is no group's key.
     """
     place = group.find(":{") if route is None else len(route)
     while place >= 0:
-        text = group[place + 1 :]
-        try:
-            return {} if text == "{}" else {matcher.name: matcher.value for matcher in parse_matchers(text)}
-        except ValueError:
-            if route is not None:
-                raise
+        with suppress(ValueError):
+            return {matcher.name: matcher.value for matcher in parse_matchers(group[place + 1 :])}
         place = group.find(":{", place + 1)
-    raise ValueError(f"{group!r} is no key of a group")
+    return {}
 
 
 def decide(
