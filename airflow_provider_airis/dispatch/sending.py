@@ -126,9 +126,12 @@ class Sender:
         alert = folded(item.flush.group, item.flush.alerts)
         if known and known.id:
             alert = replace(alert, id=known.id)
-        if not changed:
-            alert = replace(alert, updated_at=sent.at)  # a repetition, which a receiver is to take for new
         again = item.again or not self.state.keeps_log
+        if known and not changed:
+            # A receiver is to take a repetition for new, but for the same one if a run dies before writing it down.
+            every = item.flush.group.route.repeat_interval
+            alert = replace(alert, updated_at=known.at + every * max(1, (sent.at - known.at) // every))
+            again = True
         if known:
             again |= not known.reference or any(shown.status == SENDING for shown in known.alerts.values())
         entry = self._begin(item, known, alert, changed)

@@ -11,11 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_airis.dispatch import limits as engine
@@ -221,6 +223,28 @@ def test_a_hub_that_keeps_no_log_is_enough_for_the_default_routes(world, hub, co
         assert run("slack")["sent"] == 0
     kinds = Counter(world.seen("slack"))
     assert kinds == {("message", first): 1, ("message", second): 1, ("update", first): 1}
+
+
+def test_a_repetition_whose_run_died_before_writing_it_down_is_told_once(world, routes, hub, connect):  # noqa: F811
+    routes(group_interval="5m", repeat_interval="4h")
+    alert_id = fire(world, "still there")
+    run("slack")
+    with AirisHook(system="slack") as client:
+        (entry,) = (entry for entry in client.notification_log("slack") if alert_id in entry.alerts)
+        client.log_notifications([msgspec.structs.replace(entry, at=entry.at - 18_000_000)])
+        client.commit(f"{client.consumer}-due", 1, force=True)
+    with FaultProxy(hub.url) as proxy:
+        extra = {"consumer": world.name}
+        connect("airis_default", conn_type="airis", host=proxy.url, password=hub.token, extra=extra)
+        proxy.order(Fault("status", path="notification-log", method="PUT", times=10_000))
+        with suppress(AirflowException):
+            run("slack", max_run_s=2)
+    connect("airis_default", conn_type="airis", host=hub.url, password=hub.token, extra=extra)
+    run("slack", linger_s=1)
+    replies = world.stand_ins["slack"].seen("replies")
+    (told,) = (row["text"] for row in replies if row["metadata"]["event_payload"]["alert_id"] == entry.id)
+    assert "firing for" in told
+    assert Counter(kind for kind, _ in world.seen("slack"))["message"] == 1
 
 
 def test_runs_that_are_killed_within_groups_double_no_message(world, routes, monkeypatch, capsys):  # noqa: F811
