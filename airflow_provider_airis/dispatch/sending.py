@@ -8,6 +8,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from airflow.sdk.exceptions import AirflowNotFoundException
 from msgspec.structs import replace
 
 from airflow_provider_airis.catalog import System
@@ -164,6 +165,9 @@ class Sender:
             if item.failures < limits.MOST_FAILURES:
                 raise NotTakenError(error) from error
             raise
+        except AirflowNotFoundException as error:
+            # Airflow says that of a connection, too, while nobody can look it up.
+            raise NotTakenError(error) from error
         except Exception as error:
             refusal = _permanent(error)
             if lane.routed and lane.operator.refuses_all(refusal):

@@ -51,6 +51,7 @@ STATUSES = {
     "unsupported": 415,
     "limited": 429,
     "failed": 503,
+    "unavailable": 503,
 }
 MOST_BYTES = 262_144
 READ_S = 10
@@ -123,7 +124,7 @@ class Receiver:
             secrets = await self._in_thread(self._known_secrets)
         except Exception:
             log.exception("The secrets of /airis/receive/%s cannot be read", self.system.stem)
-            return "failed"
+            return "unavailable"
         if not secrets:
             return "not_configured"
         body = await _body(request)
@@ -202,7 +203,10 @@ class Receiver:
         where = f"extra {self.system.receives} of connection {self.handler.conn_id}"
         try:
             extra = msgspec.json.decode(BaseHook.get_connection(self.handler.conn_id).extra or "{}")
-        except (AirflowNotFoundException, msgspec.DecodeError):
+        except (AirflowNotFoundException, msgspec.DecodeError) as error:
+            # Airflow says "not found" too while its database does not answer.
+            if isinstance(error, AirflowNotFoundException) and self._secrets[1]:
+                raise
             extra = {}
         said = extra.get(self.system.receives) if isinstance(extra, dict) else None
         secrets = said.split() if isinstance(said, str) else []

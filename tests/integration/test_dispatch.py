@@ -17,7 +17,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
 from airflow_provider_airis.dispatch import limits as engine
@@ -321,6 +322,22 @@ def test_a_connection_that_is_missing_is_waited_for_like_a_revoked_token(world, 
         run(max_run_s=1)
     assert world.ledger(alert_id) == {}
     assert len(world.events()) == 1
+
+
+def test_a_connection_that_cannot_be_looked_up_for_a_moment_is_not_the_alerts_fault(world, monkeypatch):
+    alert_id = world.fire()
+    whole, missing = BaseHook.get_connection.__func__, ["pagerduty_events_default"]
+
+    def get_connection(cls: Any, conn_id: str) -> Any:
+        if conn_id in missing:
+            missing.remove(conn_id)
+            raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+        return whole(cls, conn_id)
+
+    monkeypatch.setattr(BaseHook, "get_connection", classmethod(get_connection))
+    assert run(linger_s=1)["sent"] == 1
+    assert not missing
+    assert world.ledger(alert_id) == {("pagerduty", TARGETS["pagerduty"]): "firing"}
 
 
 @pytest.mark.parametrize("mended", ["changed", "place set back"])

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -269,6 +270,19 @@ def test_without_a_secret_there_is_no_way_back(server, connect, monkeypatch, ste
     body = acknowledging(stem, "0123456789abcdef")
     assert server.post(stem, body, signed(stem, body, secret="")) == 404
     assert server.counted(stem, "not_configured") == 1
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_secret_that_cannot_be_looked_up_for_a_while_turns_nobody_away(server, connect, fire, monkeypatch, stem):
+    monkeypatch.setattr(sys.modules[application.__module__], "KNOWN_S", 0)
+    conn_id, fields = CONNECTIONS[stem]
+    body = acknowledging(stem, fire())
+    assert send(server, stem, acknowledging(stem, fire())) == 200
+    monkeypatch.delenv(f"AIRFLOW_CONN_{conn_id.upper()}")
+    assert send(server, stem, body) == 503
+    assert server.counted(stem, "unavailable") == 1
+    connect(conn_id, **fields, extra={secret_name(stem): SECRET})
+    assert send(server, stem, body) == 200
 
 
 @pytest.mark.parametrize("stem", STEMS)
