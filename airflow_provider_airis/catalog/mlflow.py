@@ -37,7 +37,7 @@ ROW = System(
         MetricSpec(
             "registered_model_last_updated",
             "ms",
-            "When a model was changed last, Unix time; 0 once it is deleted. As the next two, written when it changes.",
+            "When a model was changed last, Unix time; 0 once it is deleted. As the next three, written on a change.",
             "registered-models/search:last_updated_timestamp",
         ),
         MetricSpec(
@@ -51,6 +51,12 @@ ROW = System(
             "1",
             "The version that an alias names; 0 once the alias is deleted.",
             "registered-models/search:aliases",
+        ),
+        MetricSpec(
+            "model_version_run_unread",
+            "1",
+            "1 while a version's run cannot be read, 0 once it could; tag `run_id`.",
+            "runs/get:error_code",
         ),
     ),
     events=(

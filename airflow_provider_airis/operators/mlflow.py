@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from airflow_provider_airis.hooks.mlflow import MLflowHook
 
 MODEL, VERSION, ALIAS = "registered_model_last_updated", "model_version_last_updated", "model_alias_version"
-STATE = frozenset({MODEL, VERSION, ALIAS})
+UNREAD = "model_version_run_unread"
+STATE = frozenset({MODEL, VERSION, ALIAS, UNREAD})
 DELETED = "DELETED"
 # How much later than the time that it bears a change may become visible.
 LATE_MS = 60_000
 AT_ONCE = 8
+# How many of the runs that could not be read one sync asks for again.
+MOST_AGAIN = 1_000
 
 Key = tuple[str, str]
 
@@ -42,6 +45,7 @@ class Known(NamedTuple):
     :param models: name → last update.
     :param versions: (name, version) → what it was.
     :param aliases: (name, alias) → the version and when the hub was told, also of those that are gone, as ``"0"``.
+    :param unread: (name, version) → its run, which could not be read, and when it was asked for last.
     """
 
     newest: int
@@ -49,6 +53,7 @@ class Known(NamedTuple):
     models: dict[str, int]
     versions: dict[Key, Version]
     aliases: dict[Key, tuple[str, int]]
+    unread: dict[Key, tuple[str, int]]
 
 
 class MLflowToAirisOperator(ToAirisOperator):
@@ -113,24 +118,26 @@ class MLflowToAirisOperator(ToAirisOperator):
             self._believe("versions", registry, missing, len(known.versions))
             changed = {key: row for key, row in rows.items() if known.versions.get(key) != _version(row)}
             changes = Changes(registry, known, models, changed, missing, max(window.end - 1, known.newest + 1))
-            unread: set[Key] = set()
+            read: dict[Key, tuple[str, bool]] = {}
             if self.run_metrics:
-                yield from self._run_metrics(mlflow, registry, changed, unread)
+                runs = {key: str(row["run_id"]) for key, row in changed.items() if row.get("run_id")}
+                yield from self._run_metrics(mlflow, registry, _again(known, missing) | runs, read)
             yield from changes.events()
-            state = list(changes.state(unread))
-            yield from state or (() if unread else _settled(known, changes))
+            yield from changes.unread(read)
+            yield from list(changes.state()) or _settled(known, changes)
 
     def deliver(self, hub: AirisHook, window: Window, delivery: str) -> Delivered:
         """Send the events and the metrics of runs first: what is known may be written only once they have arrived.
 
-        The models come last of all: one that is known says that its versions are, too.
+        Which runs are to be asked for again comes next, as their versions are known thereafter. The models come last of
+        all: one that is known says that its versions are, too.
         """
-        state: tuple[list[Metric], list[Metric]] = ([], [])
+        state: tuple[list[Metric], list[Metric], list[Metric]] = ([], [], [])
 
         def news() -> Iterator[Metric | Event]:
             for record in self.collect(window):
                 if isinstance(record, Metric) and record.name in STATE:
-                    state[record.name == MODEL].append(record)
+                    state[{UNREAD: 0, MODEL: 2}.get(record.name, 1)].append(record)
                 else:
                     yield record
 
@@ -209,19 +216,19 @@ class MLflowToAirisOperator(ToAirisOperator):
             )
 
     def _run_metrics(
-        self, mlflow: MLflowHook, registry: str, changed: Mapping[Key, Mapping[str, Any]], unread: set[Key]
+        self, mlflow: MLflowHook, registry: str, runs: Mapping[Key, str], read: dict[Key, tuple[str, bool]]
     ) -> Iterator[Metric]:
-        """The last values of what the versions' runs have logged; what could not be read is left in ``unread``."""
-        with_run = [(key, str(row["run_id"])) for key, row in changed.items() if row.get("run_id")]
+        """The last values of what the versions' runs have logged; ``read`` is told which of them could be read."""
+        with_run = [*runs.items()]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for first in range(0, len(with_run), 10 * AT_ONCE):
                 some = with_run[first : first + 10 * AT_ONCE]
                 asked = [pool.submit(mlflow.run, run_id) for _, run_id in some]
                 for ((name, version), run_id), answer in zip(some, asked, strict=True):
-                    unread.add((name, version))
+                    read[name, version] = run_id, False
                     with self.part(f"{registry}/{name}/{version}/run {run_id}"):
                         run = answer.result()
-                        unread.remove((name, version))
+                        read[name, version] = run_id, True
                         if run is None:
                             self.gone += 1
                             self.log.warning("Run %s of %s version %s is gone", run_id, name, version)
@@ -275,24 +282,28 @@ class Changes(NamedTuple):
         for name in sorted(self.known.models.keys() - self.models.keys()):
             yield self._gone(name)
 
-    def state(self, unread: set[Key]) -> Iterator[Metric]:
-        """What the hub knows from now on; no version that is newer than what is ``unread`` and is read again then."""
-        newest = min((_version(self.changed[key]).updated for key in unread), default=math.inf)
+    def state(self) -> Iterator[Metric]:
+        """What the hub knows from now on."""
         for name, model in sorted(self.models.items()):
             updated = int(model["last_updated_timestamp"])
-            if self.known.models.get(name) != updated and not unread:
+            if self.known.models.get(name) != updated:
                 yield self.metric(MODEL, name, updated, {})
-        for name in sorted(self.known.models.keys() - self.models.keys() if not unread else ()):
+        for name in sorted(self.known.models.keys() - self.models.keys()):
             yield self.metric(MODEL, name, 0, {})
         for (name, version), row in sorted(self.changed.items()):
             updated, status, stage = _version(row)
-            if updated < newest:
-                yield self.metric(VERSION, name, updated, {"version": version, "status": status, "stage": stage})
+            yield self.metric(VERSION, name, updated, {"version": version, "status": status, "stage": stage})
         for name, version in sorted(self.missing):
             gone = {"version": version, "status": DELETED, "stage": ""}
             yield self.metric(VERSION, name, self.as_of, gone)
         for (name, alias), (_, version) in sorted(self._aliases().items()):
             yield self.metric(ALIAS, name, int(version), {"alias": alias})
+
+    def unread(self, read: Mapping[Key, tuple[str, bool]]) -> Iterator[Metric]:
+        """The runs that could not be read, and those that now could."""
+        for (name, version), (run_id, could) in sorted(read.items()):
+            if not could or (name, version) in self.known.unread:
+                yield self.metric(UNREAD, name, int(not could), {"version": version, "run_id": run_id})
 
     def _version_events(self, name: str, version: str, row: Mapping[str, Any]) -> Iterator[Event]:
         old, new = self.known.versions.get((name, version)), _version(row)
@@ -353,20 +364,20 @@ class Changes(NamedTuple):
     def metric(self, metric: str, name: str, value: int, tags: Mapping[str, str]) -> Metric:
         """A point of the state."""
         labels = {"registry": self.registry, "model_name": name, **tags}
-        unit = "1" if metric == ALIAS else "ms"
+        unit = "ms" if metric in (MODEL, VERSION) else "1"
         return Metric(f"mlflow-{name}", metric, float(value), unit, labels, self.as_of)
 
 
 def _known(hub: AirisHook, registry: str) -> Known:
-    known = Known(-1, -1, {}, {}, {})
+    known = Known(-1, -1, {}, {}, {}, {})
     newest = settled = -1
     last: dict[tuple[str, ...], tuple[int, float, dict[str, str]]] = {}
-    for metric in (MODEL, VERSION, ALIAS):
+    for metric in sorted(STATE):
         for series in hub.query(metric, start=0, end=1 << 52, tags={"registry": registry}):
             tags, (at, value) = series["tags"], series["points"][-1]
             newest = max(newest, at)
             settled = max(settled, at) if metric == MODEL else settled
-            # A version's status and stage are tags, so each that it had is a series; the newest point counts.
+            # A version's status, stage and run are tags, so each that it had is a series; the newest point counts.
             key = (metric, tags["model_name"], tags.get("version", tags.get("alias", "")))
             if key not in last or last[key][0] < at:
                 last[key] = at, value, tags
@@ -377,7 +388,16 @@ def _known(hub: AirisHook, registry: str) -> Known:
             known.versions[name, rest] = Version(int(value), tags["status"], tags["stage"])
         elif metric == ALIAS:
             known.aliases[name, rest] = f"{value:.0f}", at
+        elif metric == UNREAD and value:
+            known.unread[name, rest] = tags["run_id"], at
     return known._replace(newest=newest, settled=settled)
+
+
+def _again(known: Known, missing: set[Key]) -> dict[Key, str]:
+    """The runs to ask for again, those that were not for the longest time first."""
+    there = known.unread.keys() & known.versions.keys() - missing
+    longest = sorted(there, key=lambda key: known.unread[key][1])[:MOST_AGAIN]
+    return {key: known.unread[key][0] for key in longest}
 
 
 def _settled(known: Known, changes: Changes) -> Iterator[Metric]:
