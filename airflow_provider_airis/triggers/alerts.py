@@ -297,9 +297,9 @@ def check_changes(changes: Collection[str]) -> None:
 async def _patiently(ask: Callable[[], Awaitable[T]], log: Any) -> T:
     """What the hub answers, once it does.
 
-    :raises PermanentError: it refuses, a while ago.
+    :raises PermanentError: it refuses, and still does a while later.
     """
-    pause = 0.0
+    pause, refused = 0.0, False
     while True:
         try:
             answer = await ask()
@@ -310,9 +310,11 @@ async def _patiently(ask: Callable[[], Awaitable[T]], log: Any) -> T:
             await asyncio.sleep(pause)
         except (PermanentError, AirflowNotFoundException) as error:
             log.error("%s", error)
+            if refused:
+                raise
+            refused = True
             await asyncio.sleep(PERMANENT_PAUSE_S)
-            raise
         else:
-            if pause:
+            if pause or refused:
                 log.info("The hub answers again")
             return answer

@@ -637,6 +637,16 @@ def test_a_token_that_is_refused_fails_the_wait(hub, connect, monkeypatch):
     assert isinstance(asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger()), 30)), TaskFailedEvent)
 
 
+def test_a_token_that_is_refused_once_is_waited_for(hub, world, connect, request, monkeypatch):
+    monkeypatch.setattr(triggers, "PERMANENT_PAUSE_S", 0)
+    with FaultProxy(hub.url) as proxy:
+        proxy.order(Fault("status", status=401))
+        extra = {"consumer": request.node.name}
+        connect("airis_default", conn_type="airis", host=proxy.url, password=hub.token, extra=extra)
+        world.fire()
+        assert isinstance(asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger()), 30)), TaskSuccessEvent)
+
+
 def test_a_missing_connection_fails_the_wait(monkeypatch):
     monkeypatch.setattr(triggers, "PERMANENT_PAUSE_S", 0)
     monkeypatch.delenv("AIRFLOW_CONN_AIRIS_DEFAULT", raising=False)
