@@ -131,7 +131,7 @@ class Sender:
         if known and not changed:
             # A receiver is to take a repetition for new, but for the same one if a run dies before writing it down.
             every = item.flush.group.route.repeat_interval
-            alert = replace(alert, updated_at=known.at + every * max(1, (sent.at - known.at) // every))
+            alert = replace(alert, updated_at=min(sent.at, known.at + every * max(1, (sent.at - known.at) // every)))
             again = True
         if known:
             again |= not known.reference or any(shown.status == SENDING for shown in known.alerts.values())
