@@ -225,7 +225,8 @@ def test_a_region_that_is_denied_is_named_and_the_others_are_planned(
     ("arguments", "answer"),
     [
         (days(1, 2), "is after --to"),
-        (days(3, 0), "is not over yet"),
+        # Also where midnight has passed since TODAY.
+        (days(3, -1), "is not over yet"),
         ((*days(3, 1), "--project", "x"), "airis_reconcile_sagemaker does not read by project"),
         ((*days(3, 1), "--conn-id", "aws_nobody"), "aws_nobody"),
     ],
