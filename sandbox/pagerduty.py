@@ -156,12 +156,17 @@ class PagerDuty:
             return 0
 
     async def alerts(self, request: Request) -> Response:
-        """The alerts of an incident."""
+        """The alerts of an incident, a page of them: with ``together`` in the subscription, those of every incident."""
         if request.headers.get("authorization") != f"Token token={TOKEN}":
             return JSONResponse({"error": {"message": "Unauthorized", "code": 2006}}, 401)
-        found = [i for i in self.incidents if i["id"] == request.path_params["id"]]
-        alerts = [{"id": f"A{i['id']}", "type": "alert", "alert_key": i["dedup_key"]} for i in found]
-        return JSONResponse({"alerts": alerts, "limit": 100, "offset": 0, "more": False}, 200 if found else 404)
+        together = self.webhook.get("together", False)
+        found = [i for i in self.incidents if together or i["id"] == request.path_params["id"]]
+        limit = min(100, int(request.query_params.get("limit", 25)))
+        offset = int(request.query_params.get("offset", 0))
+        listed = found[offset : offset + limit]
+        alerts = [{"id": f"A{i['id']}", "type": "alert", "alert_key": i["dedup_key"]} for i in listed]
+        document = {"alerts": alerts, "limit": limit, "offset": offset, "more": len(found) > offset + limit}
+        return JSONResponse(document, 200 if found else 404)
 
     async def seen(self, request: Request) -> Response:  # noqa: ARG002
         """Every event that was taken."""

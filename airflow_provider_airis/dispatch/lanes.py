@@ -21,8 +21,9 @@ class Item:
     :param again: an earlier try may have sent it.
     :param unwritten: what was sent and is not in the log yet.
     :param stale: something may have changed while it was being sent.
+    :param began: when it was last tried, by the monotonic clock; ``due`` is when it may be tried again.
     :param tries: how often it was tried, ``failures`` of them while the target took others, whose number then was
-        ``taken``; ``due`` is when it may be tried again.
+        ``taken``, and ``refusals`` of them likewise.
     """
 
     flush: Flush
@@ -31,7 +32,9 @@ class Item:
     stale: bool = False
     tries: int = 0
     failures: int = 0
+    refusals: int = 0
     taken: int = -1
+    began: float = 0.0
     due: float = 0.0
 
     def changed(self, entry: LogEntry | None) -> dict[str, Shown]:
@@ -52,12 +55,13 @@ class Pause:
     def __init__(self) -> None:
         self.error: AirisError | None = None
         self.since = 0.0
+        self.failed_at = 0.0
         self.until = 0.0
         self._length = 0.0
 
     def failed(self, error: AirisError) -> None:
         """Wait, longer than the last time, or for as long as was asked for."""
-        now = monotonic()
+        self.failed_at = now = monotonic()
         if self.error is None:
             self.since = now
         elif now < self.until:
@@ -71,15 +75,19 @@ class Pause:
             pause = error.retry_after
         self.until = now + pause
 
-    def worked(self) -> None:
-        """Wait no more."""
+    def worked(self, began: float) -> bool:
+        """Wait no more, unless what worked was begun before the last failure; returns whether it was not."""
+        if began < self.failed_at:
+            return False
         self.error, self.until, self._length = None, 0.0, 0.0
+        return True
 
 
 @dataclass(eq=False)
 class Lane:
     """What waits for one target.
 
+    :param refused: what it refused last: as long as that waits, it is one outage.
     :param told: the hub knows that it is down; ``well``: that it is not.
     """
 
@@ -90,6 +98,7 @@ class Lane:
     queue: list[tuple[int, int, LogKey]] = field(default_factory=list)
     flying: int = 0
     sent: int = 0
+    refused: Item | None = None
     told: bool = False
     well: bool = False
 

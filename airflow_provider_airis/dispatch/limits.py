@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from airflow_provider_airis.operators.deliver import TIMEOUT_S
 
-# Groups delivered side by side, and changes read at once.
+# Groups delivered side by side to one target, and to all of them; and changes read at once.
 DELIVERIES = 4
+MOST_DELIVERIES = 8
 PAGE = 500
 # Seconds: that one look at the feed takes at most, and while there is work to do; and between two commits.
 LOOK_S = 5.0
@@ -21,6 +22,8 @@ REFUSED_PAUSE_S = 30.0
 OUTAGE_S = 60.0
 # How often a group may fail while the receiver takes others, before the fault is taken to be the group's.
 MOST_FAILURES = 10
+# And refused, like a token that was revoked.
+MOST_REFUSALS = 2
 # Seconds after which a run asks again whether another one has taken over.
 TURN_S = 1.0
 # Seconds in which a run that was declared dead, and is not, ends what it is sending.

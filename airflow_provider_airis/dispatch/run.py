@@ -22,7 +22,7 @@ from airflow_provider_airis.dispatch.state import Read, Reader, State
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
 from airflow_provider_airis.operators.deliver import notification_failed
 from airflow_provider_airis.records import Alert, LogEntry, iso
-from airflow_provider_airis.routes import LogKey, Routes, Sent, Silence, plan
+from airflow_provider_airis.routes import Flush, Group, LogKey, Routes, Sent, Silence, plan
 from airflow_provider_airis.routes.groups import RESOLVED
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ class Run:
         # When to plan again, by the monotonic clock, and when something is due though nothing changes, by the hub's.
         self.plan_at: float | None = None
         self.planned_until = 0.0
-        self.look_at = 0.0
+        self.looked_at = self.look_at = 0.0
         self.next: int | None = None
         self.read: int | None = None
         self.committed = 0
-        self.due_written: int | None = None
+        self.due_written = 0
         self.skew = 0
         self.commit_due = 0.0
         self.hub_pause = Pause()
@@ -82,7 +82,7 @@ class Run:
 
     def go(self) -> dict[str, int]:
         """Until there is nothing more to do; returns ``{sequence, sent}``."""
-        with ThreadPoolExecutor(limits.DELIVERIES + 1, "dispatch") as pool:
+        with ThreadPoolExecutor(limits.MOST_DELIVERIES + 1, "dispatch") as pool:
             while True:
                 now = monotonic()
                 more = now < self.end and not self.stopped.is_set()
@@ -130,23 +130,15 @@ class Run:
         if self.plan_at is None or now < max(self.plan_at, self.planned_until):
             return
         self.plan_at = self.next = None
-        log = {key: Sent(entry.at, entry.alerts) for key, entry in self.entries.items()}
+        log = {key: Sent(entry.at, entry.alerts, entry.reference) for key, entry in self.entries.items()}
         alerts, at = self.alerts.values(), self._now()
         wanted = set()
         for flush in plan(self.routes, alerts, log, now=at, silences=self.silences, channel=self.system):
-            key = flush.group.key
             if flush.sent is None:
                 self.next = min((at for at in (flush.next, self.next) if at is not None), default=None)
                 continue
-            wanted.add(key)
-            item = self.items.get(key)
-            if item is None:
-                self.items[key] = item = Item(flush)
-                self._lane(key.target).put(item)
-            elif self._flies(item):
-                item.stale = True
-            else:
-                item.flush = flush
+            wanted.add(flush.group.key)
+            self._want(flush)
         for key, item in [*self.items.items()]:
             if key not in wanted and not item.unwritten and not self._flies(item):
                 del self.items[key]  # what it waited to say is no longer so
@@ -156,23 +148,46 @@ class Run:
         # However many alerts there are, most of the time is left for sending.
         self.planned_until = monotonic() + 4 * (monotonic() - now)
 
+    def _want(self, flush: Flush) -> None:
+        key, left = flush.group.key, flush.group.moved_from
+        item, before = self.items.get(key), self.items.get(left) if left else None
+        if before and (before.unwritten or self._flies(before)):
+            before.stale = True
+        elif item is None:
+            self.items[key] = item = Item(flush)
+            self._lane(key.target).put(item)
+        elif self._flies(item):
+            item.stale = True
+        else:
+            item.flush = flush
+
     def _start(self, pool: ThreadPoolExecutor, now: float) -> None:
         if now < self.hub_pause.until:
             return
         wanted = now >= self.look_at and (self.items or self._soon() or now < self.quiet)
         if self.reader is None and wanted:
+            self.looked_at = now
             self.reader = pool.submit(self.feed.look, self.read, max(0.0, self._look(now) - now))
-        for lane in self.lanes.values():
+        while len(self.flying) < limits.MOST_DELIVERIES and (found := self._next(now)):
+            lane, item = found
+            item.began = now
+            lane.flying += 1
+            refused = isinstance(lane.pause.error, PermanentError)
+            assert self.sender is not None
+            self.flying[pool.submit(self.sender.deliver, item, lane, self._known(item.flush.group), refused)] = item
+
+    def _known(self, group: Group) -> LogEntry | None:
+        """What the log says of a group."""
+        known = self.entries.get(group.key)
+        return self.entries.get(group.moved_from) if known is None and group.moved_from else known
+
+    def _next(self, now: float) -> tuple[Lane, Item] | None:
+        """What is to be sent next: the lane where the least is under way comes first."""
+        for lane in sorted(self.lanes.values(), key=lambda lane: lane.flying):
             most = 1 if lane.pause.error or self.hub_pause.error else limits.DELIVERIES
-            while now >= lane.pause.until and lane.flying < most and len(self.flying) < limits.DELIVERIES:
-                item = self._first(lane, now)
-                if item is None:
-                    break
-                lane.flying += 1
-                refused = isinstance(lane.pause.error, PermanentError)
-                known = self.entries.get(item.flush.group.key)
-                assert self.sender is not None
-                self.flying[pool.submit(self.sender.deliver, item, lane, known, refused)] = item
+            if now >= lane.pause.until and lane.flying < most and (item := self._first(lane, now)):
+                return lane, item
+        return None
 
     def _first(self, lane: Lane, now: float) -> Item | None:
         """Take what is to be sent next from a lane, if anything is."""
@@ -230,7 +245,7 @@ class Run:
                 self.log.warning("%s; waiting for it", error)
             self.hub_pause.failed(error)
             return
-        self.hub_pause.worked()
+        self.hub_pause.worked(self.looked_at)
         if state:
             self._begin(state)
         if self.sender is None:
@@ -248,7 +263,7 @@ class Run:
 
     def _begin(self, state: State) -> None:
         self.entries, self.alerts = state.entries, state.alerts
-        self.skew, self.committed = state.skew, state.committed
+        self.skew, self.committed, self.due_written = state.skew, state.committed, state.due
         self.sender = Sender(self.hub, self.row, state, self.stopped)
 
     def _done(self, item: Item, outcome: Outcome) -> None:
@@ -257,15 +272,17 @@ class Run:
         lane.flying -= 1
         if outcome.entry:
             self.entries[key] = outcome.entry
+            if item.flush.group.moved_from:
+                self.entries.pop(item.flush.group.moved_from, None)
             if all(shown.status == RESOLVED for shown in outcome.entry.alerts.values()):
                 del self.entries[key]
         if outcome.failed:
             self.failed.append(outcome.failed)
         if outcome.sent:
-            self._worked(lane, outcome.sent)
+            self._worked(item, lane, outcome.sent)
         error = outcome.error
         if error is None:
-            self.hub_pause.worked()
+            self.hub_pause.worked(item.began)
             del self.items[key]
             self.next = min((at for at in (item.flush.next, self.next) if at is not None), default=None)
         # What was sent before the log could be written may be past by now.
@@ -283,7 +300,10 @@ class Run:
             if not lane.pause.error:
                 self.log.warning("%s; its deliveries wait", error)
             item.tries += 1
-            if isinstance(error, RetryableError) and error.retry_after is None:
+            if isinstance(error, PermanentError):
+                item.refusals += item.refusals == 0 or item.taken < lane.sent
+                lane.refused = item
+            elif isinstance(error, RetryableError) and error.retry_after is None:
                 item.again = True
                 item.failures += 0 <= item.taken < lane.sent
                 item.due = monotonic() + min(limits.SHORTEST_PAUSE_S * 2 ** (item.tries - 1), limits.LONGEST_PAUSE_S)
@@ -291,12 +311,15 @@ class Run:
             lane.pause.failed(error)
         lane.put(item)
 
-    def _worked(self, lane: Lane, sent: int) -> None:
+    def _worked(self, item: Item, lane: Lane, sent: int) -> None:
         self.sent += sent
+        if not lane.pause.worked(item.began):
+            return
         lane.sent += sent
-        lane.pause.worked()
-        lane.told = False
-        self._well(lane)
+        refused = lane.refused
+        if refused is None or refused is item or self.items.get(refused.flush.group.key) is not refused:
+            lane.told, lane.refused = False, None
+            self._well(lane)
 
     def _down(self, lane: Lane) -> bool:
         """Whether a target is not just slow."""
@@ -350,9 +373,9 @@ class Run:
         if self.silences:
             due = min(due or 1 << 53, self._now() + round(limits.SILENCED_S * 1000))
         try:
-            if due != self.due_written and (over or self.read > self.committed):
+            if (due or 0) != self.due_written and (over or self.read > self.committed):
                 self.hub.commit(f"{self.hub.consumer}-due", due or 0, force=True)
-                self.due_written = due
+                self.due_written = due or 0
             if self.read > self.committed:
                 self.hub.commit(self.hub.consumer, self.read)
                 self.committed = self.read

@@ -17,8 +17,8 @@ from airflow_provider_airis.dispatch.lanes import Item, Lane
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
 from airflow_provider_airis.operators.deliver import AirisToOperator, notification_failed
 from airflow_provider_airis.records import Alert, LogEntry, Notification, Shown
-from airflow_provider_airis.routes import folded
-from airflow_provider_airis.routes.groups import FAILED, SENDING
+from airflow_provider_airis.routes import Group, folded
+from airflow_provider_airis.routes.groups import FAILED, RESOLVED, SENDING
 
 if TYPE_CHECKING:
     from airflow_provider_airis.dispatch.state import State
@@ -64,6 +64,14 @@ class NotTakenError(Exception):
 
 def _permanent(error: Exception) -> PermanentError:
     return error if isinstance(error, PermanentError) else PermanentError(f"{type(error).__name__}: {error}")
+
+
+def _left(group: Group, entry: LogEntry) -> list[LogEntry]:
+    """The entry of the group that the alert has left, closed: what it has shown is gone on with."""
+    if group.moved_from is None:
+        return []
+    alerts = {alert_id: Shown(RESOLVED, shown.at) for alert_id, shown in entry.alerts.items()}
+    return [replace(entry, group=group.moved_from.group, receiver=group.moved_from.receiver, alerts=alerts)]
 
 
 class Sender:
@@ -116,25 +124,17 @@ class Sender:
             return Outcome(error=error, whose="hub")
 
     def _deliver(self, item: Item, lane: Lane, known: LogEntry | None) -> Outcome:
-        sent = item.flush.sent
+        sent, group = item.flush.sent, item.flush.group
         assert sent is not None
+        if known:
+            known = replace(known, group=group.key.group, receiver=group.key.receiver)
         if not item.flush.alerts:
             assert known is not None
             entry = replace(known, alerts=sent.alerts)
-            self._write(entry)
+            self._write(entry, *_left(group, entry))
             return Outcome(entry)
         changed = item.changed(known)
-        alert = folded(item.flush.group, item.flush.alerts)
-        if known and known.id:
-            alert = replace(alert, id=known.id)
-        again = item.again or not self.state.keeps_log
-        if known and not changed:
-            # A receiver is to take a repetition for new, but for the same one if a run dies before writing it down.
-            every = item.flush.group.route.repeat_interval
-            alert = replace(alert, updated_at=min(sent.at, known.at + every * max(1, (sent.at - known.at) // every)))
-            again = True
-        if known:
-            again |= not known.reference or any(shown.status == SENDING for shown in known.alerts.values())
+        alert, again = self._alert(item, known, changed)
         entry = self._begin(item, known, alert, changed)
         try:
             reference = self._send(item, lane, alert, entry.reference or None, again=again)
@@ -151,6 +151,28 @@ class Sender:
             self._write(entry)
         item.unwritten = None
         return Outcome(entry, 1 if reference is not None else 0)
+
+    def _alert(self, item: Item, known: LogEntry | None, changed: dict[str, Shown]) -> tuple[Alert, bool]:
+        """What the target is shown, and whether it may have been shown that before."""
+        group, sent = item.flush.group, item.flush.sent
+        assert sent is not None
+        alert = folded(group, item.flush.alerts)
+        if known and known.id:
+            alert = replace(alert, id=known.id)
+        again = item.again or not self.state.keeps_log
+        if known and not changed:
+            # A receiver is to take a repetition for new, but for the same one if a run dies before writing it down.
+            every = group.route.repeat_interval
+            alert = replace(alert, updated_at=min(sent.at, known.at + every * max(1, (sent.at - known.at) // every)))
+            again = True
+        elif known and alert.id != item.flush.alerts[0].id:
+            # What was held back may be older than what was told: to a receiver it is new all the same.
+            told = [shown.at for shown in known.alerts.values() if shown.status != SENDING]
+            if told and alert.updated_at <= max(told):
+                alert = replace(alert, updated_at=max(known.at, *told) + 1)
+        if known:
+            again |= not known.reference or any(shown.status == SENDING for shown in known.alerts.values())
+        return alert, again
 
     def _send(self, item: Item, lane: Lane, alert: Alert, reference: str | None, *, again: bool) -> str | None:
         """Send.
@@ -170,7 +192,8 @@ class Sender:
             raise NotTakenError(error) from error
         except Exception as error:
             refusal = _permanent(error)
-            if lane.routed and lane.operator.refuses_all(refusal):
+            others = item.refusals >= limits.MOST_REFUSALS and item.taken < lane.sent
+            if lane.routed and not others and lane.operator.refuses_all(refusal):
                 raise NotTakenError(refusal) from error
             raise refusal from error
 
@@ -191,16 +214,17 @@ class Sender:
             alerts={},
         )
         entry = replace(entry, alerts=entry.alerts | {i: Shown(SENDING, shown.at) for i, shown in changed.items()})
-        if known is None or entry.alerts != known.alerts:
-            self._write(entry)
+        left = _left(item.flush.group, entry)
+        if known is None or left or entry.alerts != known.alerts:
+            self._write(entry, *left)
         return entry
 
-    def _write(self, entry: LogEntry) -> None:
+    def _write(self, entry: LogEntry, *left: LogEntry) -> None:
         """Write into the log, together with what others want to write while the hub is busy with what came before."""
         if self.state.keeps_log:
             with self._lock:
                 batch = self._batch
-                batch.entries.append(entry)
+                batch.entries += (entry, *left)
             with self._writing:
                 if not batch.done:
                     with self._lock:

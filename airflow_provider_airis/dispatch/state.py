@@ -32,6 +32,7 @@ class State:
     :param skew: by how much the hub's clock is ahead, ms.
     :param keeps_log: whether the hub has a notification log; what was shown is otherwise known from the alerts' ledger.
     :param sequence: up to which the feed is read, and ``committed``: what was committed before.
+    :param due: when the run before has said that something is due, Unix ms by the hub's clock; 0 for nothing.
     """
 
     turn: int
@@ -41,6 +42,7 @@ class State:
     alerts: dict[str, Alert] = field(default_factory=dict)
     committed: int = 0
     sequence: int = 0
+    due: int = 0
 
 
 class Read(NamedTuple):
@@ -83,6 +85,7 @@ class Reader:
         if left > 0 and not self.hub.changes(after=after, limit=1, wait=max(0.0, min(seconds, left)))[0]:
             return Read(None, [], after, [], until)
         state = self._load()
+        state.due = due.sequence
         return Read(state, [], state.sequence, self._silences())
 
     def _load(self) -> State:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 WAIT_S = 1.0
+# Details of a refusal: some of the addresses were refused, or all of them.
+PARTLY, NOBODY = "partly sent", "no address accepted"
 _ADVICE = {
     530: "the server wants a login, or encryption first",
     534: "the server wants another way to log in, often an app password or auth_type oauth2",
@@ -86,14 +88,16 @@ class EmailHook(BaseHook):
         """Hand a mail to the server, for all addresses of its ``To``.
 
         :raises RetryableError: the server is not there, or turns it away for now.
-        :raises PermanentError: the server refuses the login, the mail or an address. The other addresses have it then.
+        :raises PermanentError: the server refuses the login, the mail or an address. Where it refuses some of them,
+            whether for good or for now, the others have the mail, and ``detail`` is ``partly sent``.
         """
         if not any("@" in address for _, address in getaddresses(message.get_all("To", []))):
             raise PermanentError(f"{self.hook_name}: {message['To']!r} is no address; check target")
 
         def deliver(client: smtplib.SMTP) -> None:
             if refused := client.send_message(message):
-                raise self._addresses_refused(refused, "the other addresses were sent the mail")
+                # Whoever has it is not sent it again for the sake of those.
+                raise PermanentError(self._refuse(refused, "the other addresses were sent the mail"), detail=PARTLY)
 
         left = self.retries
         while True:
@@ -157,7 +161,7 @@ class EmailHook(BaseHook):
         except AirisError:
             raise
         except smtplib.SMTPRecipientsRefused as error:
-            raise self._addresses_refused(error.recipients) from error
+            raise self._nobody(error.recipients) from error
         except smtplib.SMTPResponseException as error:
             raise self._refused(error.smtp_code, error.smtp_error) from error
         except smtplib.SMTPNotSupportedError as error:
@@ -189,11 +193,15 @@ class EmailHook(BaseHook):
         advice = _ADVICE.get(code, "").format(conn_id=self.smtp_conn_id)
         return PermanentError(f"{message}: {advice}" if advice else message, status=code)
 
-    def _addresses_refused(self, refused: dict[str, tuple[int, bytes]], more: str = "check target") -> AirisError:
+    def _nobody(self, refused: dict[str, tuple[int, bytes]]) -> AirisError:
+        code = max(code for code, _ in refused.values())
+        if code < 500:
+            return RetryableError(self._refuse(refused), status=code)
+        return PermanentError(self._refuse(refused), detail=NOBODY, status=code)
+
+    def _refuse(self, refused: dict[str, tuple[int, bytes]], more: str = "check target") -> str:
         told = "; ".join(f"{who}: {code} {said.decode(errors='replace')}" for who, (code, said) in refused.items())
-        message = f"{self._asked} refuses {self._redacted(told)[:1_000]}: {more}"
-        passing = all(400 <= code < 500 for code, _ in refused.values())
-        return RetryableError(message) if passing else PermanentError(message)
+        return f"{self._asked} refuses {self._redacted(told)[:1_000]}: {more}"
 
     @property
     def _server(self) -> str:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 
+# The most that PagerDuty lists at once.
+PAGE = 100
+
+
 class PagerDutyHook(ApiHook):
     """Sends events on an Airflow connection of type ``pagerduty_events``, whose password is an integration key.
 
@@ -62,7 +66,7 @@ class PagerDutyHook(ApiHook):
         self.request("POST", "/v2/change/enqueue", json={"routing_key": self._routing_key, **event})
 
     def alert_keys(self, incident_id: str) -> list[str]:
-        """The ``dedup_key`` of each alert of an incident, by the REST API and the extra ``api_token``.
+        """The ``dedup_key`` of each alert of an incident, however many, by the REST API and the extra ``api_token``.
 
         Its host follows from the connection's, ``api.`` for ``events.``, unless the extra ``api_host`` names it.
 
@@ -74,14 +78,21 @@ class PagerDutyHook(ApiHook):
         if not token:
             raise self._misconfigured("its extra has no api_token, by which an incident's alerts can be asked for")
         host = str(self.extra.get("api_host") or self.base_url.replace("//events.", "//api.", 1)).rstrip("/")
-        answer = self.request(
-            "GET",
-            f"{host}/incidents/{quote(incident_id, safe='')}/alerts",
-            params={"limit": 100},
-            headers={"Authorization": f"Token token={token}", "Accept": "application/vnd.pagerduty+json;version=2"},
-        )
-        alerts = self.decode(answer, dict[str, Any]).get("alerts") or []
-        return [str(alert["alert_key"]) for alert in alerts if alert.get("alert_key")]
+        keys: dict[str, None] = {}
+        offset, more = 0, True
+        while more:
+            answer = self.request(
+                "GET",
+                f"{host}/incidents/{quote(incident_id, safe='')}/alerts",
+                params={"limit": PAGE, "offset": offset},
+                headers={"Authorization": f"Token token={token}", "Accept": "application/vnd.pagerduty+json;version=2"},
+            )
+            page = self.decode(answer, dict[str, Any])
+            alerts = page.get("alerts") or []
+            keys |= {str(alert["alert_key"]): None for alert in alerts if alert.get("alert_key")}
+            more = page.get("more") is True and bool(alerts)
+            offset += len(alerts)
+        return [*keys]
 
     def check(self) -> str:
         """Look at the key only: the Events API has no request without an effect."""

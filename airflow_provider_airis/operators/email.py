@@ -110,7 +110,11 @@ class AirisToEmailOperator(AirisToOperator):
         return self.smtp_conn_id
 
     def refuses_all(self, error: PermanentError) -> bool:
-        """552 and 554 are said of a mail; any other code is of the server, the login or the recipient."""
+        """552 and 554 are said of a mail, unless of all addresses; any other code is of the server or the login."""
+        from airflow_provider_airis.hooks.email import NOBODY, PARTLY
+
+        if error.detail in (NOBODY, PARTLY):
+            return error.detail == NOBODY
         return error.status not in (552, 554) and super().refuses_all(error)
 
     def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str:  # noqa: ARG002

@@ -6,7 +6,7 @@ Nothing is kept but that log, so that whoever dies can be replaced: the same ale
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -45,10 +45,17 @@ class Sent(msgspec.Struct, frozen=True):
 
     :param at: when it was sent, Unix ms.
     :param alerts: by the alert's id.
+    :param reference: by which the place knows what it was sent.
     """
 
     at: int
     alerts: dict[str, Shown]
+    reference: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it shows none that is not resolved."""
+        return all(shown.status == RESOLVED for shown in self.alerts.values())
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class Group:
 
     :param labels: what they have in common, by the route's ``group_by``.
     :param alerts: resolved ones too. One that is in another group of the same channel and target now is resolved here.
+    :param moved_from: where the log has what its alert, by itself there as here, was shown before its labels or the
+        routes changed. That is gone on with.
     """
 
     key: LogKey
@@ -64,6 +73,7 @@ class Group:
     route: Route
     integration: Integration
     alerts: tuple[Alert, ...]
+    moved_from: LogKey | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,10 @@ def plan(
     answers = []
     for group in groups(routes, (alert for alert, _ in known.values()), log, channel=channel):
         muted = routes.muted(group.route, from_ms(now))
-        answers.append(decide(group, log.get(group.key), now, held=held, muted=muted))
+        sent = log.get(group.key)
+        if group.moved_from and (sent is None or sent.over):
+            sent = log[group.moved_from]
+        answers.append(decide(group, sent, now, held=held, muted=muted))
     return answers
 
 
@@ -117,30 +130,31 @@ def groups(
 ) -> list[Group]:
     """The groups that alerts are in: where the routes lead them, and where they were shown and have not ended.
 
-    So a place that was shown an alert is shown its end, though the alert's labels, or the routes, have changed.
+    So a place that was shown an alert is shown its end, though the alert's labels, or the routes, have changed. One
+    that is told by itself before and after, under one id, has not ended.
     """
     found: dict[LogKey, Group] = {}
     members: dict[LogKey, dict[str, Alert]] = {}
-    places: set[tuple[str, str, str]] = set()
+    places: dict[tuple[str, str, str], LogKey] = {}
     known = {alert.id: alert for alert in alerts}
     for alert in known.values():
         its = labels(alert)
-        for route in routes.match(its):
-            for integration in route.receiver.integrations:
-                if channel not in (None, integration.channel):
-                    continue
-                key = LogKey(route.group_key(its), route.receiver.name, integration.channel, integration.target)
-                if key not in found:
-                    found[key] = Group(key, route.group_labels(its), route, integration, ())
-                members.setdefault(key, {})[alert.id] = alert
-                places.add((alert.id, key.channel, key.target))
+        for route, integration in _places(routes, its, channel):
+            key = LogKey(route.group_key(its), route.receiver.name, integration.channel, integration.target)
+            if key not in found:
+                found[key] = Group(key, route.group_labels(its), route, integration, ())
+            members.setdefault(key, {})[alert.id] = alert
+            places.setdefault((alert.id, key.channel, key.target), key)
     for key, sent in log.items():
         here = members.get(key, {})
         for alert_id, shown in sent.alerts.items():
             if shown.status == RESOLVED or alert_id in here or alert_id not in known:
                 continue
             alert = known[alert_id]
-            if (alert_id, key.channel, key.target) in places:
+            if now_in := places.get((alert_id, key.channel, key.target)):
+                if _goes_on(found[now_in], log.get(now_in), key, sent):
+                    found[now_in] = replace(found[now_in], moved_from=key)
+                    continue
                 alert = msgspec.structs.replace(alert, status=RESOLVED)
             found.setdefault(key, _left(routes, key))
             members.setdefault(key, here)[alert_id] = alert
@@ -149,6 +163,20 @@ def groups(
         (replace(found[key], alerts=alerts) for key, alerts in ordered.items()),
         key=lambda group: (_age(group.alerts[0]), group.key),
     )
+
+
+def _places(routes: Routes, its: Mapping[str, str], channel: str | None) -> Iterator[tuple[Route, Integration]]:
+    for route in routes.match(its):
+        for integration in route.receiver.integrations:
+            if channel in (None, integration.channel):
+                yield route, integration
+
+
+def _goes_on(group: Group, its: Sent | None, left: LogKey, sent: Sent) -> bool:
+    """Whether what an alert was shown in a group that it has left is what this group shows, or is to show."""
+    if group.moved_from or "alert_id" not in group.labels or "alert_id" not in labels_of(left.group):
+        return False
+    return its is None or its.over or its.reference == sent.reference
 
 
 def _age(alert: Alert) -> tuple[int, str]:

@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
 from airflow_provider_airis.dispatch import limits as engine
-from airflow_provider_airis.errors import RetryableError
+from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
 from airflow_provider_airis.operators.pagerduty import AirisToPagerDutyOperator
@@ -291,6 +291,23 @@ def test_a_receiver_that_asks_for_patience_gets_it(world):
     assert world.events() == []
 
 
+def test_patience_is_not_ended_by_what_was_under_way_before(world):
+    proxy = world.proxies["pagerduty"]
+    proxy.order(Fault("latency", seconds=0.3, times=3, after=1))
+    proxy.order(Fault("status", status=429, retry_after=1.5))
+    ids = [world.fire() for _ in range(8)]
+    refused_at = []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        until(lambda: len(proxy.seen) >= 4)
+        refused_at.append(time.monotonic())
+        until(lambda: len(world.seen("pagerduty")) == 3)
+        until(lambda: len(proxy.seen) > 4)
+        assert time.monotonic() - refused_at[0] > 1
+        assert running.result()["sent"] == 8
+    assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in ids)
+
+
 def test_a_token_that_is_revoked_marks_no_alert_tells_once_and_heals_when_it_is_renewed(world):
     def scopes(*names: str) -> None:
         world.stand_ins["slack"].http.post("/_sandbox/tokens", json={"token": TOKEN, "scopes": names})
@@ -364,7 +381,14 @@ def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_
     assert Counter(known_by for _, known_by in world.seen("pagerduty") if known_by in ids) == dict.fromkeys(ids, 1)
 
 
-@pytest.mark.parametrize("error", [KeyError("gone"), RetryableError("it times out, always")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("gone"),
+        RetryableError("it times out, always"),
+        PermanentError("the data policy forbids it", status=403),
+    ],
+)
 def test_an_alert_that_trips_the_code_or_the_receiver_every_time_does_not_stop_the_others(world, monkeypatch, error):
     monkeypatch.setattr(engine, "MOST_FAILURES", 2)
     poison = world.fire()
@@ -389,6 +413,9 @@ def test_an_alert_that_trips_the_code_or_the_receiver_every_time_does_not_stop_t
     run()
     assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in others)
     assert world.ledger(poison) == {("pagerduty", TARGETS["pagerduty"]): "failed"}
+    outages = [event for event in world.events() if "alert_id" not in event["data"]]
+    assert len(outages) == isinstance(error, PermanentError)
+    assert len(world.events()) == 1 + len(outages)
 
 
 def test_a_hub_that_dies_meanwhile_is_waited_for_and_nothing_is_sent_twice(hub, world):

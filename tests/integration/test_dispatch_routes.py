@@ -27,6 +27,7 @@ from airflow_provider_airis.routes import parse_matchers
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
 from sandbox.faults import Fault, FaultProxy
 from tests.integration.test_dispatch import DIES, World, first_event, run, stand_ins, until, world  # noqa: F401
+from tests.integration.test_receivers import KEY, WEBHOOK
 
 Write = Callable[..., Path]
 
@@ -178,6 +179,76 @@ def test_two_targets_of_one_system_do_not_hold_each_other_up(world, routes, monk
     with pytest.raises(AirflowFailException, match=r"1 alerts wait for Slack \(#archived\)"):
         run("slack", max_run_s=3)
     assert world.ledger(alert_id) == {("slack", "#alerts"): "firing"}
+
+
+def test_a_slow_target_does_not_hold_up_another_one_of_its_system(world, routes, connect):  # noqa: F811
+    path = routes()
+    receivers = "".join(f"      - target: {name}\n" for name in ("a_slow_one", "pagerduty_events_default"))
+    path.write_text(
+        f"route: {{receiver: all, group_by: [alert_id], group_wait: 0s}}\nreceivers:\n  - name: all\n"
+        f"    pagerduty_configs:\n{receivers}"
+    )
+    with FaultProxy(world.stand_ins["pagerduty"].url, [Fault("latency", seconds=0.3, times=1_000)]) as slow:
+        connect("a_slow_one", conn_type="pagerduty_events", host=slow.url, password=KEY)
+        ids = [fire(world, f"alert {n}") for n in range(40)]
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(run, "pagerduty")
+            until(lambda: len(world.proxies["pagerduty"].seen) == len(ids))
+            assert len(slow.seen) < len(ids)
+            assert running.result()["sent"] == 2 * len(ids)
+
+
+@pytest.mark.parametrize("by", ["a routing file", "an option"])
+def test_an_incident_goes_on_when_its_alert_is_led_another_way(world, routes, monkeypatch, by):  # noqa: F811
+    if by == "a routing file":
+        routes().write_text(
+            "route: {receiver: all, group_by: [alert_id, severity], group_wait: 0s, group_interval: 1s}\n"
+            "receivers: [{name: all, pagerduty_configs: [{target: pagerduty_events_default}]}]\n"
+        )
+    alert_id = fire(world, "gets worse", fingerprint="gets worse")
+    run("pagerduty")
+    monkeypatch.setenv("AIRFLOW__AIRIS_PAGERDUTY__SEVERITIES", "critical,high,medium")
+    assert fire(world, "gets worse", fingerprint="gets worse", severity="critical") == alert_id
+    run("pagerduty", linger_s=2)
+    assert {kind for kind, _ in world.seen("pagerduty")} == {"trigger"}
+    with AirisHook(system="pagerduty") as hub:
+        (entry,) = (entry for entry in hub.notification_log("pagerduty") if alert_id in entry.alerts)
+    assert entry.alerts[alert_id].status == "firing"
+    world.change(alert_id, "resolve")
+    run("pagerduty", linger_s=2)
+    assert Counter(kind for kind, _ in world.seen("pagerduty"))["resolve"] == 1
+    with AirisHook(system="pagerduty") as hub:
+        assert not [entry for entry in hub.notification_log("pagerduty") if alert_id in entry.alerts]
+
+
+def test_an_alert_that_was_held_back_is_shown_though_a_newer_one_was_told(world, routes, connect):  # noqa: F811
+    routes()
+    connect("slack_default", conn_type="slackwebhook", password=f"{world.proxies['slack'].url}{WEBHOOK}")
+    with AirisHook() as hub:
+        ends_at = round(time.time() * 1000) + 3_000
+        hub.silence(parse_matchers('team="night"'), ends_at=ends_at, by="ada", comment="known")
+    fire(world, "held", tags={"team": "night"}, severity="critical")
+    fire(world, "newer", tags={"team": "day"})
+    run("slack", linger_s=4)
+    assert told(world) == {"firing": 2}
+    posts = world.stand_ins["slack"].seen()[world.before["slack"] :]
+    assert ["held" in str(post) for post in posts] == [False, True]
+
+
+def test_when_nothing_is_due_any_more_nobody_is_woken(world, routes, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(engine, "STAY_S", 0)
+    routes(group_interval="2s")
+    alert_id = fire(world, "short")
+    run("slack")
+    with AirisHook(system="slack") as hub:
+        assert hub.place(f"{hub.consumer}-due").sequence > 0
+        world.change(alert_id, "resolve")
+        run("slack")
+        assert told(world) == {"firing": 1}
+        asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger(system="slack")), 30))
+        run("slack")
+        assert told(world) == {"resolved": 1}
+        assert hub.place(f"{hub.consumer}-due").sequence == 0
 
 
 def test_a_file_with_mistakes_sends_nothing_and_is_told_once(world, routes):  # noqa: F811

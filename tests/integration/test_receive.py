@@ -462,6 +462,19 @@ def test_what_the_hub_has_told_pagerduty_does_not_come_back(account, server, fir
     assert not [name for name in server.counters.counted if not name.endswith("ignored")]
 
 
+def test_an_incident_of_many_alerts_is_acknowledged_with_all_of_them(account, server, fire, hub):
+    ask(account, "webhook", url=f"{server.url}/pagerduty", secret=SECRET, keys=False, together=True)
+    first = fire()
+    incident = told(account, first)
+    rest = [fire() for _ in range(100)]
+    for alert_id in rest:
+        event = {"routing_key": "a" * 32, "event_action": "trigger", "dedup_key": f"airis-mon-{alert_id}"}
+        payload = {"summary": "x", "source": "y", "severity": "info"}
+        httpx2.post(f"{account.url}/v2/enqueue", json={**event, "payload": payload}).raise_for_status()
+    ask(account, "act", incident=incident, action="acknowledge")
+    until(lambda: all(alert(alert_id).status == "acknowledged" for alert_id in [first, *rest]))
+
+
 def test_an_incident_without_a_key_is_known_by_those_of_its_alerts(account, server, fire, connect, pagerduty):
     ask(account, "webhook", url=f"{server.url}/pagerduty", secret=SECRET, keys=False)
     alert_id = fire()

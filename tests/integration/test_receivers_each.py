@@ -20,7 +20,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM
-from airflow_provider_airis.errors import RetryableError
+from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.records import Notification
 from sandbox.process import serve
@@ -389,6 +389,32 @@ def test_an_address_that_is_refused_is_told_and_the_others_have_the_mail(receive
     with pytest.raises(AirflowFailException, match=r"refuses nobody@nowhere.example.com: 550 5.1.1 .* others|other"):
         side.deliver(alert_id)
     assert [mail["to"] for mail in side.seen(alert_id)] == [["oncall@example.com"]]
+
+
+@one("email")
+def test_a_busy_mailbox_costs_the_others_no_second_mail(receiver, side, fire):
+    alert_id = fire()
+    side.target = "full@example.com, oncall@example.com"
+    side.fault("RCPT", status=452, json={"text": "4.2.2 mailbox full"})
+    with pytest.raises(AirflowFailException, match=r"refuses full@example.com: 452 4.2.2 mailbox full: the other"):
+        side.deliver(alert_id)
+    assert [mail["to"] for mail in side.seen(alert_id)] == [["oncall@example.com"]]
+
+
+@one("email")
+@pytest.mark.parametrize(
+    ("target", "all_of_them"),
+    [
+        ("a@nowhere.example.com", True),
+        ("a@nowhere.example.com, b@nowhere.example.com", True),
+        ("a@nowhere.example.com, oncall@example.com", False),
+    ],
+)
+def test_addresses_of_which_none_is_accepted_are_waited_for(receiver, side, fire, target, all_of_them):
+    operator = load(side.row.operator_class)(task_id="email", alert_id="", target=target)
+    with AirisHook() as hub, pytest.raises(PermanentError) as refused:
+        operator.send(hub.alert(fire()), None, url="https://hub.example.com", again=False)
+    assert operator.refuses_all(refused.value) is all_of_them
 
 
 @one("email")

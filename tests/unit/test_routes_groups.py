@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,8 @@ class Place:
             if flush.alerts:
                 self.messages.append((now, flush))
             if flush.sent is not None:
+                if flush.group.moved_from:
+                    del self.log[flush.group.moved_from]
                 self.log[flush.group.key] = msgspec.json.decode(msgspec.json.encode(flush.sent), type=Sent)
         nexts = [flush.next for flush in flushes if flush.next is not None]
         assert all(at > now for at in nexts)
@@ -100,6 +103,41 @@ def test_resolved_alerts_leave_after_they_were_sent_and_the_next_begins_anew() -
     # The same alert again.
     assert place.ask(3 * H + 30 * S, alert("2", at=3 * H, fired=0)) == 7 * H + 30 * S
     assert place.told[-1][1] == {"2": "firing", "3": "firing"}
+
+
+@pytest.mark.parametrize("group_by", ["[alert_id, severity]", "['...']"])
+def test_an_alert_by_itself_that_changes_its_labels_goes_on_where_it_was(group_by: str) -> None:
+    place = Place(Routes.parse(FILE.replace("[team]", group_by)))
+    place.ask(30 * S, alert())
+    place.ask(330 * S, alert(severity="critical", at=60 * S))
+    assert len(place.log) == 1
+    place.ask(400 * S, alert(severity="high", at=400 * S))
+    place.ask(630 * S)
+    place.ask(930 * S, alert("1", "resolved", severity="low", at=700 * S))
+    assert place.told == [(at * S, {"1": "firing"}) for at in (30, 330, 630)] + [(930 * S, {"1": "resolved"})]
+
+
+def test_an_alert_by_itself_goes_on_where_it_was_when_its_route_has_changed() -> None:
+    alone = FILE.replace("[team]", "[alert_id]")
+    place = Place(Routes.parse(alone))
+    place.ask(30 * S, alert())
+    nested = "  routes: [{matchers: [severity=high], group_interval: 1m}]"
+    place.routes = Routes.parse(alone.replace("repeat_interval: 4h}", f"repeat_interval: 4h,\n{nested}}}"))
+    assert place.ask(60 * S) == 30 * S + 4 * H
+    place.ask(90 * S, alert(at=70 * S))
+    assert place.told == [(30 * S, {"1": "firing"}), (90 * S, {"1": "firing"})]
+    assert [key.group.startswith("{}/{severity=") for key in place.log] == [True]
+
+
+@pytest.mark.parametrize(("reference", "ended"), [("the same", 0), ("another", 1)])
+def test_one_of_two_messages_of_an_alert_ends_unless_both_are_one(reference: str, ended: int) -> None:
+    routes = Routes.parse(FILE.replace("[team]", "[alert_id]"))
+    here, elsewhere = (LogKey(f'{route}:{{alert_id="1"}}', "a", "slack", "#a") for route in ("{}", "{}/{team=gone}"))
+    shown = {"1": Shown("firing", 0)}
+    log = {here: Sent(30 * S, shown, "the same"), elsewhere: Sent(30 * S, shown, reference)}
+    flushes = plan(routes, [alert()], log, now=2 * H)
+    told = {flush.group.key: [one.status for one in flush.alerts] for flush in flushes if flush.alerts}
+    assert told == ({elsewhere: ["resolved"]} if ended else {})
 
 
 def test_repetition_is_rounded_up_to_whole_intervals_and_ends_when_someone_has_it() -> None:
