@@ -112,15 +112,18 @@ class VertexAIToAirisOperator(ToAirisOperator):
                 for aligner in aligners:
                     with self.part(f"{project}/{spec.name}/{aligner}"):
                         for series in hook.time_series(metric_type, window, aligner, locations=self.locations):
-                            tags = names.tags(series, project, aligner)
-                            source = f"gcp-vertex-{tags['endpoint_name']}"
-                            if not self._wanted(tags):
-                                continue
-                            for timestamp, value in zip(series.timestamps, series.values, strict=True):
-                                if timestamp in window and isfinite(value):
-                                    yield Metric(source, spec.name, value, spec.unit, tags, timestamp)
+                            if names.sure(series):
+                                yield from self._points(series, spec, names.tags(series, project, aligner), window)
                 with self.part(f"{project}/{spec.name}"):
                     self._check_visible(metric_type, window, (delays or {}).get(metric_type, 0))
+            if names.left_out:
+                self.log.warning("Left out until their names can be read: %s", ", ".join(sorted(names.left_out)))
+
+    def _points(self, series: Series, spec: MetricSpec, tags: dict[str, str], window: Window) -> Iterator[Metric]:
+        if self._wanted(tags):
+            for timestamp, value in zip(series.timestamps, series.values, strict=True):
+                if timestamp in window and isfinite(value):
+                    yield Metric(f"gcp-vertex-{tags['endpoint_name']}", spec.name, value, spec.unit, tags, timestamp)
 
     def plan(self, windows: Sequence[Window]) -> Iterator[Reading]:
         """What each window would ask Cloud Monitoring for, from the series of the newest one.
@@ -217,13 +220,14 @@ class VertexAIToAirisOperator(ToAirisOperator):
         names = _Names()
         replicas = next(spec for spec in self.row.metrics if spec.name == "replicas").origin.replace(":", "/")
         if known is None or replicas in known:
-            with self.part(f"{hook.project_id}/names"):
-                for series in hook.labels(replicas, window, locations=self.locations):
-                    names.learn(series)
+            for series in hook.labels(replicas, window, locations=self.locations):
+                names.learn(series)
         for location in self.locations or sorted(names.locations):
+            names.unsure.add(location)
             with self.part(f"{hook.project_id}/{location}"):
                 for endpoint in hook.endpoints(location):
                     names.add(endpoint)
+                names.unsure.remove(location)
         return names
 
     def _wanted(self, tags: dict[str, str]) -> bool:
@@ -236,10 +240,15 @@ def _visible_after(metadata: Any) -> int:
 
 
 class _Names:
-    """Display names by id: of endpoints, and of the models deployed to them."""
+    """Display names by id, of endpoints and of the models deployed to them.
+
+    :ivar unsure: locations of which not all names could be read; ``left_out``: the endpoints that have none therefore.
+    """
 
     def __init__(self) -> None:
         self.locations: set[str] = set()
+        self.unsure: set[str] = set()
+        self.left_out: set[str] = set()
         self._endpoints: dict[str, str] = {}
         self._models: dict[tuple[str, str], str] = {}
 
@@ -260,6 +269,17 @@ class _Names:
         for model in endpoint.deployed_models:
             if model.display_name:
                 self._models.setdefault((endpoint_id, model.id), model.display_name)
+
+    def sure(self, series: Series) -> bool:
+        """Whether the series has the names that it has in every other run: under others its points were there twice."""
+        endpoint, model = series.resource["endpoint_id"], series.metric.get("deployed_model_id", "")
+        named = "endpoint_display_name" in series.metric or endpoint in self._endpoints
+        named &= not model or "model_display_name" in series.metric or (endpoint, model) in self._models
+        location = series.resource["location"]
+        if not named and location in self.unsure:
+            self.left_out.add(f"{location}/{endpoint}")
+            return False
+        return True
 
     def tags(self, series: Series, project: str, aligner: str) -> dict[str, str]:
         """The tags of a time series' points."""

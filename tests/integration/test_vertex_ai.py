@@ -188,6 +188,20 @@ def test_what_is_denied_fails_alone_and_by_name(control: httpx2.Client, airis: s
         reading(start, END, metrics=FEW).execute({})
 
 
+def test_what_cannot_be_named_now_is_not_delivered_under_another_name(control: httpx2.Client, capsys: Any):
+    start, hour = END - 10 * MINUTE, {"created": (END - HOUR).isoformat()}
+    one = hour | {"location": "asia-east1", "name": "named by the service", "labelled": False}
+    endpoint = control.post("endpoints", json=one).json()["id"]
+    before, _ = collected(start, END, metrics=FEW, locations=["asia-east1"])
+    assert {source for source, *_ in before} == {"gcp-vertex-named by the service"}
+    control.post("refusals", json={"method": "ListEndpoints", "containing": "asia-east1"})
+    points, operator = collected(start, END, metrics=FEW)
+    assert set(operator.failures) == {"airis-sandbox/asia-east1"}
+    assert points
+    assert not [source for source, *_, tags in points if dict(tags)["endpoint_id"] == endpoint]
+    assert f"Left out until their names can be read: asia-east1/{endpoint}" in capsys.readouterr().out
+
+
 def test_only_the_configured_locations_are_asked_for(control: httpx2.Client):
     start = END - 10 * MINUTE
     points, _ = collected(start, END, metrics=FEW, locations=["us-central1"])
