@@ -110,8 +110,10 @@ def test_the_whole_job(directory: Path) -> None:
 def test_an_interrupt_leaves_nothing_behind(directory: Path, moment: str) -> None:
     run = Run(directory)
     run.until(moment)
-    if not moment:
-        time.sleep(1)
+    while not run.seen:  # its first server
+        assert run.process.poll() is None, run.text
+        run.look()
+        time.sleep(0.01)
     assert run.interrupt() == 130, run.text
     assert run.left() == []
     assert "Traceback" not in run.text
