@@ -1,7 +1,7 @@
 """The dispatch in Airflow itself, while its processes are killed: no alert missed, none doubled, order kept.
 
-``AIRIS_FAULTS_MINUTES=30`` goes on for so long, instead of killing everything once, and kills the API server too;
-``AIRIS_FAULTS_SEED`` chooses as the run has that printed it.
+``AIRIS_FAULTS_MINUTES=30`` goes on for so long, instead of killing everything once, kills the API server too, and lets the
+scheduler hang; ``AIRIS_FAULTS_SEED`` chooses as the run has that printed it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ SETTINGS = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
     "AIRFLOW__AIRIS_WEBHOOK__SEVERITIES": ", ".join(SEVERITIES),
 }
+# Without a heartbeat for so long, a scheduler hangs.
+HANGS_S = 40
 TRIGGERERS = ("triggerer", "triggerer@2")
 # The tasks of a scheduler that was killed have inherited its connection, and with it the rows that it had locked.
 DATABASE = {"idle_in_transaction_session_timeout": "15s"}
@@ -126,7 +129,21 @@ class World:
         while not condition():
             assert time.monotonic() < deadline, self.going_on()
             self.tend()
+            self.probe()
             time.sleep(0.5)
+
+    def probe(self) -> None:
+        """Kill the scheduler if it lives but does nothing, as a liveness probe would.
+
+        One that has lost its database ends itself, waits for its workers, and has been seen to wait for ever.
+        """
+        name = "scheduler"
+        with suppress(psutil.NoSuchProcess, RuntimeError, httpx2.TransportError):
+            started = psutil.Process(self.airflow.processes[name].pid).create_time()
+            beat = self.airflow.call("GET", "/monitor/health")[name]["latest_scheduler_heartbeat"]
+            if beat and time.time() - max(started, datetime.fromisoformat(beat).timestamp()) > HANGS_S:
+                self.restarted[f"{name}, which hung"] += 1
+                self.kill(name)
 
     def going_on(self) -> list[Any]:
         """What Airflow believes to be running."""
@@ -227,6 +244,10 @@ class World:
                         if not found.children():
                             found.kill()
 
+    def hang_scheduler(self) -> None:
+        """It lives, and does nothing."""
+        self.airflow.processes["scheduler"].send_signal(signal.SIGSTOP)
+
     def kill_hub(self) -> None:
         port = self.hub.port
         self.hub.kill()
@@ -304,6 +325,7 @@ def test_whatever_dies_no_alert_is_missed_or_doubled(world: World, capsys: pytes
     }
     if MINUTES:
         deaths["api-server"] = lambda: world.kill("api-server")
+        deaths["scheduler, which hangs"] = world.hang_scheduler
 
     def say(line: str) -> None:
         print(line)  # shown by a test that fails
