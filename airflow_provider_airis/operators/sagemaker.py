@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from airflow.sdk import timezone
 
 from airflow_provider_airis.catalog import MetricSpec
-from airflow_provider_airis.catalog.sagemaker import COMPONENT, DIMENSIONS, HOST, JOBS, VARIANT
+from airflow_provider_airis.catalog.sagemaker import COMPONENT, COMPONENTS, DIMENSIONS, HOST, INSTANCES, JOBS, VARIANT
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.operators.base import ToAirisOperator
 from airflow_provider_airis.planning import Reading
@@ -36,6 +36,8 @@ _READING_TIME = timedelta(hours=1)
 _DOLLARS_A_METRIC = 0.01 / 1000
 _RETENTION = ((timedelta(days=15), 60), (timedelta(days=63), 300), (timedelta(days=455), 3600))
 _KINDS = ("ProductionVariants", "ShadowProductionVariants")
+# By namespace: the metric that whatever has any has.
+_EVERYBODY_HAS = {"AWS/SageMaker": "Invocations", INSTANCES: "CPUUtilization", COMPONENTS: "CPUUtilizationNormalized"}
 _SEVERITIES: dict[str, EventSeverity] = {
     "Failed": "error",
     "UpdateRollbackFailed": "error",
@@ -332,7 +334,7 @@ class SageMakerToAirisOperator(ToAirisOperator):
         fresh = {row["EndpointName"] for row in endpoints if row["LastModifiedTime"] > now - _LISTING_LAG}
         found = [
             _Series(*_origin(spec), tuple(zip(names.split("/"), values, strict=True)))
-            for names, values in self._found(hook, window, endpoints, fresh, describe)
+            for names, values in self._found(hook, specs, window, endpoints, fresh, describe)
             for spec in specs
             if names in spec.dimensions
         ]
@@ -373,6 +375,7 @@ class SageMakerToAirisOperator(ToAirisOperator):
     def _found(
         self,
         hook: SageMakerHook,
+        specs: Sequence[MetricSpec],
         window: Window,
         endpoints: Sequence[Mapping[str, Any]],
         fresh: set[str],
@@ -380,17 +383,20 @@ class SageMakerToAirisOperator(ToAirisOperator):
     ) -> list[tuple[str, tuple[str, ...]]]:
         """Variants and inference components that may have points in the window: their set of dimensions, and values.
 
-        ListMetrics shows in one call what would take a call per endpoint. It does not show what is new, or has been
-        silent for two weeks: those few are described.
+        ListMetrics shows in three calls what would take a call per endpoint: what had requests, and what had load,
+        which a canary or a component in reserve has alone. It does not show what is new, or has been silent for two
+        weeks: those few are described.
         """
         wanted = {VARIANT, COMPONENT} & {"/".join(sorted(names.split("/"))) for names in self.dimensions}
         found: set[tuple[str, tuple[str, ...]]] = set()
         if not wanted:
             return []
+        asked = {_origin(spec)[0] for spec in specs if wanted & {*spec.dimensions}}
         with self.part(f"{hook.region_name}/ListMetrics"):
-            for series in map(_Series.listed, hook.metrics("AWS/SageMaker", "Invocations")):
-                if series.dimension_set in wanted and self._wanted(series.owner):
-                    found.add((series.dimension_set, tuple(value for _, value in series.dimensions)))
+            for namespace in sorted(asked):
+                for series in map(_Series.listed, hook.metrics(namespace, _EVERYBODY_HAS[namespace])):
+                    if series.dimension_set in wanted and self._wanted(series.owner):
+                        found.add((series.dimension_set, tuple(value for _, value in series.dimensions)))
         shown = {values[0] for names, values in found if names == VARIANT}
         for row in endpoints if VARIANT in wanted else ():
             name = row["EndpointName"]

@@ -211,7 +211,7 @@ class Aws:
         if recent not in (None, "PT3H"):
             raise Refused("InvalidParameterValue", "The parameter RecentlyActive must be PT3H")
         oldest = self.fleet.clock() - (3 * 3600 if recent else LISTED_S)
-        shown: dict[tuple[str, str], bool] = {}
+        shown: dict[tuple[str, str, str], bool] = {}
         rows = []
         for series in self.fleet.series.get(region, {}).values():
             endpoint = series.endpoint
@@ -225,7 +225,7 @@ class Aws:
                 for f in request.get("Dimensions", ())
             ):
                 continue
-            key = endpoint.name, series.namespace
+            key = endpoint.name, series.variant.name, series.namespace
             if key not in shown:
                 shown[key] = self.fleet.listed(series, oldest)
             if shown[key]:

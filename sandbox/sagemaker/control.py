@@ -16,8 +16,8 @@
     The next results of a metric end after half of their points, by default with ``InternalError``.
 ``POST deny`` ``{action?, region?, account?}``, ``DELETE deny``
     Deny an IAM action such as ``cloudwatch:GetMetricData``; allow everything again.
-``POST endpoints`` ``{name, variants?, region?, created?, deleted?, listed?, idle_until?, gpu?, components?,
-    containers?, enhanced?}``, ``DELETE endpoints/<name>``
+``POST endpoints`` ``{name, variants?, region?, created?, deleted?, listed?, idle_until?, idle?, gpu?,
+    components?, containers?, enhanced?}``, ``DELETE endpoints/<name>``
     A new endpoint, which ListMetrics need not list yet; an endpoint's end.
 ``PATCH endpoints/<name>`` ``{status, failure_reason?}``
     An endpoint changes its status now.

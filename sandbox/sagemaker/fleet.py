@@ -22,6 +22,7 @@ DAY = 1440
 REQUESTS = "AWS/SageMaker"
 INSTANCES = "/aws/sagemaker/Endpoints"
 COMPONENTS = "/aws/sagemaker/InferenceComponents"
+_NEVER = 2.0**40
 JOBS = {
     "training": "/aws/sagemaker/TrainingJobs",
     "processing": "/aws/sagemaker/ProcessingJobs",
@@ -215,7 +216,8 @@ class Series:
 class Endpoint:
     """An endpoint, or a job; ``listed`` is whether ListMetrics knows its series already. Times are Unix seconds.
 
-    Until ``idle_until`` nobody asks it anything: it has load, but no requests.
+    Until ``idle_until`` nobody asks it anything, and those of its variants and components that are ``idle`` never: they
+    have load, but no requests.
     """
 
     name: str
@@ -224,13 +226,16 @@ class Endpoint:
     listed: bool = True
     deleted: float = math.inf
     idle_until: float = 0
+    idle: frozenset[str] = frozenset()
     status: str = "InService"
     failure_reason: str | None = None
     modified: float = 0
 
-    def since(self, namespace: str) -> float:
-        """From when on its series of a namespace are published."""
-        return max(self.created, self.idle_until if namespace == REQUESTS else 0)
+    def since(self, series: Series) -> float:
+        """From when on one of its series is published."""
+        if series.namespace != REQUESTS:
+            return self.created
+        return _NEVER if series.variant.name in self.idle else max(self.created, self.idle_until)
 
 
 @dataclass
@@ -292,6 +297,7 @@ class Fleet:
         containers: Iterable[str] = (),
         enhanced: bool = False,
         idle_until: float = 0,
+        idle: Iterable[str] = (),
     ) -> Endpoint:
         """Add an endpoint whose series are published from ``created`` on.
 
@@ -300,7 +306,7 @@ class Fleet:
         :param enhanced: whether each instance has series too.
         """
         made = tuple(Variant.make(region, name, variant, quiet=quiet, gpu=gpu) for variant in variants)
-        endpoint = Endpoint(name, created, made, listed, idle_until=idle_until, modified=created)
+        endpoint = Endpoint(name, created, made, listed, idle_until=idle_until, idle=frozenset(idle), modified=created)
         self.fleet[region][name] = endpoint
         for variant in made:
             own = {"EndpointName": name, "VariantName": variant.name}
@@ -358,7 +364,7 @@ class Fleet:
             (self.history_from, min(self.history_until, visible)),
             (max(self.live_from, self.history_until), visible if self.live_from else 0),
         ):
-            begin = math.ceil(max(first, start, series.endpoint.since(series.namespace)) / 60)
+            begin = math.ceil(max(first, start, series.endpoint.since(series)) / 60)
             until = math.ceil(min(end, series.endpoint.deleted) / 60)
             until = min(until, int(last // 60))
             if begin < until:
@@ -366,7 +372,7 @@ class Fleet:
 
     def listed(self, series: Series, oldest: float) -> bool:
         """Whether ListMetrics shows a series of whose points the newest must not be older than ``oldest``."""
-        young = self.clock() < series.endpoint.since(series.namespace) + self.listing_lag_s
+        young = self.clock() < series.endpoint.since(series) + self.listing_lag_s
         return series.endpoint.listed and not young and self.last_published(series) >= oldest
 
     def last_published(self, series: Series) -> float:

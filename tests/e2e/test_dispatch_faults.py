@@ -1,7 +1,7 @@
 """The dispatch in Airflow itself, while its processes are killed: no alert missed, none doubled, order kept.
 
-``AIRIS_FAULTS_MINUTES=30`` goes on for so long, instead of killing everything once, kills the API server too, and lets the
-scheduler hang; ``AIRIS_FAULTS_SEED`` chooses as the run has that printed it.
+``AIRIS_FAULTS_MINUTES=30`` goes on for so long, instead of killing everything once, kills the API server too, and lets
+the scheduler hang; ``AIRIS_FAULTS_SEED`` chooses as the run has that printed it.
 """
 
 from __future__ import annotations

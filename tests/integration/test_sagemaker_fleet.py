@@ -115,7 +115,30 @@ def test_variants_and_inference_components_are_read_unless_told_otherwise(aws: S
     }
     units = {p.unit for p in points if p.name.endswith("normalized")}
     assert units == {"Percent"}
-    assert operator.summary()["aws_calls"] == 3
+    assert operator.summary()["aws_calls"] == 5
+
+
+@pytest.mark.parametrize("silent_every_s", [0, 900])
+def test_what_has_load_and_no_requests_is_read_beside_what_is_busy(connect: Callable[..., str], silent_every_s: int):
+    span = ("--history-from", (NOW - HOUR).isoformat(), "--history-until", NOW.isoformat())
+    with Server("sandbox.sagemaker", "--endpoints", "0", "--now", NOW.isoformat(), *span) as server:
+        connect("aws_default", conn_type="aws", **KEY, extra={"endpoint_url": server.url})
+        made = {"created": (NOW - 72 * HOUR).isoformat(), "variants": ["busy", "canary"], "components": ["spare"]}
+        send(server, "POST", "endpoints", name="main", idle=["canary", "spare"], **made)
+        points, _, operator = read(NOW - 30 * MINUTE, NOW, silent_every_s=silent_every_s)
+        assert not operator.failures
+        found = {
+            key: [row for row in rows if row[0] >= to_ms(NOW - 30 * MINUTE)] for key, rows in by_series(points).items()
+        }
+        assert found == truth(server, NOW - 30 * MINUTE, NOW, VARIANT, COMPONENT)
+    load = {name for _, values, name, _ in found if values in ("main/canary", "spare")}
+    assert load == {
+        "cpuutilization",
+        "memoryutilization",
+        "diskutilization",
+        "cpuutilizationnormalized",
+        "memoryutilizationnormalized",
+    }
 
 
 @pytest.mark.parametrize("names", [VARIANT, COMPONENT, CONTAINER, INSTANCE])
