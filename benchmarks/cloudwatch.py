@@ -31,6 +31,8 @@ METRICS = [metric for metric in BY_STEM["sagemaker"].metrics if VARIANT in metri
 STATISTICS = ("Average", "Maximum", "Sum")
 # As far back as one-minute points are kept: 15 days, less the hour that the operator leaves for reading them.
 BACKFILL = timedelta(days=14, hours=22)
+# By their requests and by their load.
+LISTINGS = 2
 # 20 series a variant, all of which have a point every minute.
 DENSE = [metric.name for metric in METRICS if not metric.name.startswith(("gpu", "invocationmodel"))]
 
@@ -118,7 +120,8 @@ def window_of_15_minutes() -> dict[str, Any]:
 def backfill() -> dict[str, Any]:
     """1,200 series at one minute: 15 days as one window, and a day, as each run of the reconciling Dag reads it.
 
-    The floor: ListMetrics once, and each page of GetMetricData with its 100,800 points.
+    The floor: ListMetrics once for each kind of series by which something is found, and each page of GetMetricData with
+    its 100,800 points.
     """
     with stand_in(60) as (_, control):
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -130,8 +133,8 @@ def backfill() -> dict[str, Any]:
     if points != served:
         raise RuntimeError(f"{served} points were served, {points} came out")
     series = 60 * sum(len(metric.statistics) for metric in METRICS if metric.name in DENSE)
-    floor = max(-(-points // MAX_POINTS), -(-series // MAX_QUERIES)) + 1
-    day_floor = -(-day_points // MAX_POINTS) + 1
+    floor = max(-(-points // MAX_POINTS), -(-series // MAX_QUERIES)) + LISTINGS
+    day_floor = -(-day_points // MAX_POINTS) + LISTINGS
     return {
         "series": series,
         "points": points,
