@@ -320,8 +320,10 @@ class AirisHook(ApiHook):
         known = None if active is None else str(active).lower()
         params = {"source": source, "active": known, "email": email, "limit": 5000}
         for user in self.pages(f"{API}/users", params=params, items="users"):
-            # A hub may not know this parameter.
-            if email is None or str(user.get("email") or "").lower() == email.lower():
+            # A hub may not know these parameters.
+            its = user.get("source", source) == (source or user.get("source"))
+            its &= active is None or user.get("active", active) is active
+            if its and (email is None or str(user.get("email") or "").lower() == email.lower()):
                 yield user
 
     def alerts(

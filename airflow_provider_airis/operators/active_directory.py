@@ -212,6 +212,7 @@ class ActiveDirectoryToAirisOperator(ToAirisOperator):
             for user in self._trusted(reader):
                 missing.discard(_key(user.id))
                 yield user
+            reader.check_names(missing)
             self._believe(missing, before, hub)
 
         if self._dry_run:
@@ -470,6 +471,18 @@ class _Reader:
                 f"{self.skipped} of {self.entries} entries below {self.base!r} on {self.root.server} came without "
                 f"{self.map['id']} or {self.map['username']}: the login may have lost the right to read them. Nothing "
                 "was deactivated. Give it the right, or let search_filter ask for entries that have both"
+            )
+
+    def check_names(self, missing: set[bytes]) -> None:
+        """Accept that none of these, whom the hub knows, is there still.
+
+        :raises PermanentError: some came without a name: the login may not read it any more.
+        """
+        if count := len(missing & self.nameless):
+            raise PermanentError(
+                f"{count} users whom the hub knows came without {self.map['username']} from {self.root.server}: the "
+                "login may have lost the right to read it. Nothing was deactivated. Give it the right; or, if they "
+                "are to leave the hub, let search_filter leave them out"
             )
 
     def reached(self) -> Mark:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-from urllib.parse import urlsplit
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.operators.base import Delivered, ToAirisOperator
@@ -70,7 +69,7 @@ class MLflowToAirisOperator(ToAirisOperator):
     reported deleted.
 
     :param mlflow_conn_id: connection of type ``mlflow``.
-    :param registry: the registry's name in tags and keys; the host of the connection unless given.
+    :param registry: the registry's name in tags and keys; host and path of the connection unless given.
     :param run_metrics: whether to read the metrics of new and changed versions' runs.
     :param max_missing_share: share of the known models, or versions, that may be missing at once.
     :param max_missing: how many of them may be missing in any case, as long as some are left.
@@ -107,7 +106,7 @@ class MLflowToAirisOperator(ToAirisOperator):
 
         self.skipped = self.gone = 0
         with MLflowHook(self.mlflow_conn_id) as mlflow:
-            registry = self.registry or urlsplit(mlflow.base_url).netloc
+            registry = self.registry or mlflow.base_url.partition("://")[2].rstrip("/")
             with AirisHook(self.airis_conn_id) as hub:
                 known = _known(hub, registry)
             models = {str(model["name"]): model for model in mlflow.models()}

@@ -235,10 +235,14 @@ def test_a_directory_that_looks_much_smaller_is_not_believed(small, sync, held, 
     [
         ({"access": f'access to dn.subtree="{PEOPLE}" by * none'}, "is empty"),
         ({"access": "access to attrs=uid by * none"}, "came without"),
+        (
+            {"access": "access to filter=(uid=user000003) attrs=uid by * none"},
+            "^1 users whom the hub knows came without",
+        ),
         ({"access": "access to filter=(departmentNumber=Sales) by * none"}, "would be deactivated"),
         ({"limits": "size.soft=10 size.hard=20 size.pr=10 size.prtotal=20"}, "it gives no more than that in all"),
     ],
-    ids=["no entries", "no names", "some entries", "a limit"],
+    ids=["no entries", "no names", "one name", "some entries", "a limit"],
 )
 def test_rights_and_limits_that_were_lost_deactivate_nobody(small, sync, held, changed, says):
     sync(small)
