@@ -45,13 +45,15 @@ class MLflow:
         """Register a model."""
         self.call("POST", "registered-models/create", name=name)
 
-    def version(self, name: str, metrics: dict[str, float] | None = None) -> str:
-        """Create a version with a run that has logged metrics, and return its number."""
+    def version(self, name: str, metrics: dict[str, float] | None = None, *, ended: bool = True) -> str:
+        """Create a version with a run that has logged metrics, and has ended; return its number."""
         now = int(time.time() * 1000)
         run = self.call("POST", "runs/create", experiment_id="0", start_time=now)["run"]["info"]["run_id"]
         logged = [{"key": key, "value": value, "timestamp": now, "step": 0} for key, value in (metrics or {}).items()]
         if logged:
             self.call("POST", "runs/log-batch", run_id=run, metrics=logged)
+        if ended:
+            self.call("POST", "runs/update", run_id=run, status="FINISHED", end_time=now)
         made = self.call("POST", "model-versions/create", name=name, source=f"s3://airis-sandbox/{run}", run_id=run)
         return str(made["model_version"]["version"])
 

@@ -55,8 +55,8 @@ ROW = System(
         MetricSpec(
             "model_version_run_unread",
             "1",
-            "1 while a version's run cannot be read, 0 once it could; tag `run_id`.",
-            "runs/get:error_code",
+            "1 while a version's run cannot be read or has not ended, 0 once it was read; tag `run_id`.",
+            "runs/get:status",
         ),
     ),
     events=(

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from airflow_provider_airis.routes.matching import Matcher, Operator, Silence
 
 SYNC_USERS = 1_000
+# Of their groups and attributes; what else a user has is short, and a hub may take no more than some MB.
+SYNC_CHARS = 3_000_000
 LOG_ENTRIES = 1_000
 
 
@@ -270,7 +272,7 @@ class AirisHook(ApiHook):
         """
         summary = UserSyncSummary()
         part: list[User] = []
-        number = 1
+        number, size = 1, 0
 
         def send(last: bool) -> None:
             data: dict[str, Any] = {"users": part, "sync_type": sync_type}
@@ -292,10 +294,11 @@ class AirisHook(ApiHook):
             summary.add(part, answer)
 
         for user in users:
-            if len(part) == SYNC_USERS:
+            if len(part) == SYNC_USERS or size > SYNC_CHARS:
                 send(last=False)
-                part, number = [], number + 1
+                part, number, size = [], number + 1, 0
             part.append(user)
+            size += len(user.dn or "") + sum(map(len, user.groups)) + sum(map(len, user.attributes.values()))
         send(last=True)
         return summary
 

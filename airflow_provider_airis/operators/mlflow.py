@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from zlib import crc32
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.operators.base import Delivered, ToAirisOperator
@@ -22,8 +24,10 @@ DELETED = "DELETED"
 # How much later than the time that it bears a change may become visible.
 LATE_MS = 60_000
 AT_ONCE = 8
-# How many of the runs that could not be read one sync asks for again.
+# How many of the runs that could not be read, or have not ended, one sync asks for again.
 MOST_AGAIN = 1_000
+KEY_CHARS = 256
+_GOING_ON = ("RUNNING", "SCHEDULED")
 
 Key = tuple[str, str]
 
@@ -44,7 +48,7 @@ class Known(NamedTuple):
     :param models: name → last update.
     :param versions: (name, version) → what it was.
     :param aliases: (name, alias) → the version and when the hub was told, also of those that are gone, as ``"0"``.
-    :param unread: (name, version) → its run, which could not be read, and when it was asked for last.
+    :param unread: (name, version) → its run, which could not be read or had not ended.
     """
 
     newest: int
@@ -52,7 +56,7 @@ class Known(NamedTuple):
     models: dict[str, int]
     versions: dict[Key, Version]
     aliases: dict[Key, tuple[str, int]]
-    unread: dict[Key, tuple[str, int]]
+    unread: dict[Key, str]
 
 
 class MLflowToAirisOperator(ToAirisOperator):
@@ -120,7 +124,7 @@ class MLflowToAirisOperator(ToAirisOperator):
             read: dict[Key, tuple[str, bool]] = {}
             if self.run_metrics:
                 runs = {key: str(row["run_id"]) for key, row in changed.items() if row.get("run_id")}
-                yield from self._run_metrics(mlflow, registry, _again(known, missing) | runs, read)
+                yield from self._run_metrics(mlflow, registry, _again(known, missing, changes.as_of) | runs, read)
             yield from changes.events()
             yield from changes.unread(read)
             yield from list(changes.state()) or _settled(known, changes)
@@ -217,7 +221,10 @@ class MLflowToAirisOperator(ToAirisOperator):
     def _run_metrics(
         self, mlflow: MLflowHook, registry: str, runs: Mapping[Key, str], read: dict[Key, tuple[str, bool]]
     ) -> Iterator[Metric]:
-        """The last values of what the versions' runs have logged; ``read`` is told which of them could be read."""
+        """The last values of what the versions' runs have logged; ``read`` is told which need not be read again.
+
+        What a run logs does not change its version: one that has not ended is asked for again until it has.
+        """
         with_run = [*runs.items()]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for first in range(0, len(with_run), 10 * AT_ONCE):
@@ -227,7 +234,8 @@ class MLflowToAirisOperator(ToAirisOperator):
                     read[name, version] = run_id, False
                     with self.part(f"{registry}/{name}/{version}/run {run_id}"):
                         run = answer.result()
-                        read[name, version] = run_id, True
+                        ended = run is None or run.get("info", {}).get("status") not in _GOING_ON
+                        read[name, version] = run_id, ended
                         if run is None:
                             self.gone += 1
                             self.log.warning("Run %s of %s version %s is gone", run_id, name, version)
@@ -299,10 +307,11 @@ class Changes(NamedTuple):
             yield self.metric(ALIAS, name, int(version), {"alias": alias})
 
     def unread(self, read: Mapping[Key, tuple[str, bool]]) -> Iterator[Metric]:
-        """The runs that could not be read, and those that now could."""
-        for (name, version), (run_id, could) in sorted(read.items()):
-            if not could or (name, version) in self.known.unread:
-                yield self.metric(UNREAD, name, int(not could), {"version": version, "run_id": run_id})
+        """The runs that are to be read again from now on, and those that need not be any more."""
+        for (name, version), (run_id, ended) in sorted(read.items()):
+            known = self.known.unread.get((name, version))
+            if (known is not None) if ended else (known != run_id):
+                yield self.metric(UNREAD, name, int(not ended), {"version": version, "run_id": run_id})
 
     def _version_events(self, name: str, version: str, row: Mapping[str, Any]) -> Iterator[Event]:
         old, new = self.known.versions.get((name, version)), _version(row)
@@ -358,7 +367,10 @@ class Changes(NamedTuple):
         self, event_type: str, name: str, at: int, data: Mapping[str, Any], key: str, severity: Any = "info"
     ) -> Event:
         data = {"registry": self.registry, "model_name": name, **data}
-        return Event(event_type, f"mlflow-{name}", severity, at, data, f"{event_type}/{self.registry}/{name}/{key}")
+        key = f"{event_type}/{self.registry}/{name}/{key}"
+        if len(key) > KEY_CHARS:
+            key = f"{event_type}/{blake2b(key.encode(), digest_size=16).hexdigest()}"
+        return Event(event_type, f"mlflow-{name}", severity, at, data, key)
 
     def metric(self, metric: str, name: str, value: int, tags: Mapping[str, str]) -> Metric:
         """A point of the state."""
@@ -388,15 +400,15 @@ def _known(hub: AirisHook, registry: str) -> Known:
         elif metric == ALIAS:
             known.aliases[name, rest] = f"{value:.0f}", at
         elif metric == UNREAD and value:
-            known.unread[name, rest] = tags["run_id"], at
+            known.unread[name, rest] = tags["run_id"]
     return known._replace(newest=newest, settled=settled)
 
 
-def _again(known: Known, missing: set[Key]) -> dict[Key, str]:
-    """The runs to ask for again, those that were not for the longest time first."""
+def _again(known: Known, missing: set[Key], as_of: int) -> dict[Key, str]:
+    """The runs to ask for again; of more than a sync asks for, others each time."""
     there = known.unread.keys() & known.versions.keys() - missing
-    longest = sorted(there, key=lambda key: known.unread[key][1])[:MOST_AGAIN]
-    return {key: known.unread[key][0] for key in longest}
+    drawn = sorted(there, key=lambda key: (crc32(repr((key, as_of)).encode()), key))[:MOST_AGAIN]
+    return {key: known.unread[key] for key in sorted(drawn)}
 
 
 def _settled(known: Known, changes: Changes) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -231,6 +232,30 @@ def test_a_run_that_cannot_be_read_is_named_and_read_again(server, connect, mlfl
     assert logged["points"][-1][1] == 0.5
     assert registry.kinds(model) == ["model_registered", "model_version_created"]
     assert registry.sync()["events"] == 0
+
+
+def test_a_run_that_has_not_ended_is_read_until_it_has(mlflow, registry, model):
+    version = mlflow.version(model, {"loss": 1.0}, ended=False)
+    run = mlflow.call("GET", "model-versions/get", name=model, version=version)["model_version"]["run_id"]
+    registry.sync()
+    assert registry.sync()["events"] == 0
+    later = int(time.time() * 1000) + 1
+    values = [
+        {"key": key, "value": value, "timestamp": later, "step": 1} for key, value in (("loss", 0.1), ("f1", 0.9))
+    ]
+    mlflow.call("POST", "runs/log-batch", run_id=run, metrics=values)
+    mlflow.call("POST", "runs/update", run_id=run, status="FINISHED", end_time=later)
+    registry.sync()
+    assert {row["tags"]["metric"]: row["points"][-1][1] for row in registry.logged(model)} == {"loss": 0.1, "f1": 0.9}
+    assert registry.sync()["points"] == 0
+
+
+def test_names_of_any_length_are_told(mlflow, registry):
+    name = f"long-{'x' * 235}"
+    mlflow.model(name)
+    mlflow.version(name)
+    assert registry.sync()["rejected"] == 0
+    assert sorted(registry.kinds(name)) == ["model_registered", "model_version_created"]
 
 
 def test_a_run_that_may_not_be_read_delays_nothing_else(server, connect, mlflow, registry, model, monkeypatch):

@@ -188,6 +188,14 @@ def test_a_sync_that_is_none_names_the_field(hub, source, change, pointer):
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
+def test_users_of_many_groups_come_in_smaller_parts(hook, source):
+    groups = [f"cn={'g' * 60} {n:03},ou=groups,dc=example,dc=com" for n in range(120)]
+    users = [User(id=f"{n}", username=f"u{n}", groups=groups, sync_timestamp=1) for n in range(1_000)]
+    summary = hook.sync_users(users, source=source, sync_type="full", sync_id="large", timestamp=1)
+    assert (summary.users, summary.created) == (1_000, 1_000)
+    assert summary.calls > 2
+
+
 def test_parts_in_any_order_make_the_whole(hub, source, hook):
     headers = {"Authorization": f"Bearer {hub.token}"}
     applied = []
