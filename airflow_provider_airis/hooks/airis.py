@@ -17,8 +17,8 @@ import msgspec
 from msgspec.structs import replace
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.hooks.base import RETRIES, ApiHook, T
 from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, KEPT_REFUSALS, Delivery, IngestSummary
+from airflow_provider_airis.hooks.http import RETRIES, HttpHook, T
 from airflow_provider_airis.records import (
     Alert,
     AlertChange,
@@ -150,10 +150,10 @@ class UserSyncSummary(msgspec.Struct):
             setattr(self, count, getattr(self, count) + getattr(answer, count))
 
 
-class AirisHook(ApiHook):
+class AirisHook(HttpHook):
     """An AIRIS-MON hub.
 
-    Extras of the connection beside :class:`~airflow_provider_airis.hooks.base.ApiHook`'s: ``compression`` (``gzip``,
+    Extras of the connection beside :class:`~airflow_provider_airis.hooks.http.HttpHook`'s: ``compression`` (``gzip``,
     the default, or ``none``), ``consumer`` (whose place in the change feed is kept, ``airflow``) and
     ``dashboard_url`` (base of the links to the dashboard, if not the base URL).
 

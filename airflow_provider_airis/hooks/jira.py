@@ -9,14 +9,14 @@ from urllib.parse import quote
 import httpx2
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.hooks.base import ApiHook
+from airflow_provider_airis.hooks.http import HttpHook
 from airflow_provider_airis.settings import json_option
 
 API = "/rest/api/2"
 COMMENTS = 100
 
 
-class JiraHook(ApiHook):
+class JiraHook(HttpHook):
     """A Jira site, by an Airflow connection of type ``airis_jira``, or the Atlassian provider's ``jira``.
 
     With a login: e-mail and API token of Jira Cloud. Without: a personal access token of Data Center.

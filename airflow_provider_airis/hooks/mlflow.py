@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.hooks.base import ApiHook, T
+from airflow_provider_airis.hooks.http import HttpHook, T
 
 if TYPE_CHECKING:
     import httpx2
@@ -17,7 +17,7 @@ API = "/api/2.0/mlflow"
 PAGE = 1_000
 
 
-class MLflowHook(ApiHook):
+class MLflowHook(HttpHook):
     """Reads the registry of an MLflow server, 2.9 or later, or of a Databricks workspace, over its REST API.
 
     The connection has login and password, or a token as password; for Databricks the workspace's URL and a token.
@@ -98,7 +98,7 @@ class MLflowHook(ApiHook):
         )
 
     def decode(self, response: httpx2.Response, shape: type[T]) -> T:
-        """As :meth:`ApiHook.decode`; of an empty list MLflow leaves even the name out."""
+        """As :meth:`HttpHook.decode`; of an empty list MLflow leaves even the name out."""
         if response.request.url.path.endswith("/search") and response.content.strip() == b"{}":
             return msgspec.convert({"registered_models": [], "model_versions": []}, shape)
         return super().decode(response, shape)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.hooks.base import ApiHook
+from airflow_provider_airis.hooks.http import HttpHook
 
 if TYPE_CHECKING:
     import httpx2
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PAGE = 100
 
 
-class PagerDutyHook(ApiHook):
+class PagerDutyHook(HttpHook):
     """Sends events on an Airflow connection of type ``pagerduty_events``, whose password is an integration key.
 
     The connection's host, if set, names another service region or a stand-in: ``https://events.eu.pagerduty.com``.

@@ -9,7 +9,7 @@ import httpx2
 import msgspec
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.hooks.base import ApiHook
+from airflow_provider_airis.hooks.http import HttpHook
 from airflow_provider_airis.settings import json_option
 
 TABLE = "/api/now/table/incident"
@@ -40,7 +40,7 @@ class _Many(msgspec.Struct):
 _ASKED = {"sysparm_fields": ",".join(Incident.__struct_fields__), "sysparm_exclude_reference_link": "true"}
 
 
-class ServiceNowHook(ApiHook):
+class ServiceNowHook(HttpHook):
     """An instance, by an Airflow connection of type ``servicenow``: login and password, or an access token alone.
 
     See https://www.servicenow.com/docs/csh?topicname=c_TableAPI.html

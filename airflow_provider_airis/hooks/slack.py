@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from airflow.sdk import BaseHook
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-from airflow_provider_airis.hooks.base import LONGEST_WAIT_S
+from airflow_provider_airis.hooks.http import LONGEST_WAIT_S
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

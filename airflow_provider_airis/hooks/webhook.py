@@ -14,7 +14,7 @@ import httpx2
 import msgspec
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.hooks.base import ApiHook
+from airflow_provider_airis.hooks.http import HttpHook
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -35,7 +35,7 @@ def signature(secret: str, body: bytes, at: int) -> str:
     return f"t={at},v1={digest}"
 
 
-class WebhookHook(ApiHook):
+class WebhookHook(HttpHook):
     """Posts to the URL of an Airflow connection of type ``webhook``, whose password is the secret to sign with.
 
     The connection's host is the URL, with or without scheme (``https``), with path and query. Errors and logs name its

@@ -24,13 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from werkzeug import Request, Response
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-from airflow_provider_airis.hooks.base import MOST_PAGES, ApiHook
+from airflow_provider_airis.hooks.http import MOST_PAGES, HttpHook
 
 RETRYABLE = [408, 425, 429, 500, 502, 503, 504]
 PERMANENT = [400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 451, 501, 505]
 
 
-class Hook(ApiHook):
+class Hook(HttpHook):
     conn_type = "example"
     default_conn_name = "example_default"
     hook_name = "Example"
@@ -428,7 +428,7 @@ def test_cursors_that_lead_nowhere_stop(httpserver, hook, cursors):
 
 
 def test_cursors_that_are_always_new_stop(hook, monkeypatch):
-    monkeypatch.setattr("airflow_provider_airis.hooks.base.MOST_PAGES", 50)
+    monkeypatch.setattr("airflow_provider_airis.hooks.http.MOST_PAGES", 50)
     assert MOST_PAGES == 10_000
 
     class Endless(http.server.BaseHTTPRequestHandler):

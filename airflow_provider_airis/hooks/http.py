@@ -54,7 +54,7 @@ _ADVICE = {
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
-class ApiHook(BaseHook):
+class HttpHook(BaseHook):
     """Transport to one HTTP API. Opens nothing until the first request.
 
     The connection's host is the base URL, with or without scheme (https unless its schema says http), port and path
