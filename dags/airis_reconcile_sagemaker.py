@@ -1,6 +1,6 @@
 """SageMaker's metrics and its endpoints' states into the hub, a whole UTC day at a time.
 
-Takes the points that came late and heals the gaps that outages left. This is also the Dag to backfill:
+Takes the points that came late and fills the gaps that outages left. This is also the Dag to backfill:
 `airflow backfill create --dag-id airis_reconcile_sagemaker --from-date 2026-11-01 --to-date 2026-11-30`
 reads thirty days in thirty runs. Delivering a day again changes nothing in the hub.
 """

@@ -1,4 +1,4 @@
-"""A week of history through Airflow's own backfill, a task and the scheduler killed in its middle; a gap healed."""
+"""A week of history through Airflow's own backfill, a task and the scheduler killed in its middle; a gap filled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAYS = 7
 DAY_MS = 86_400_000
 # Points that the hub may still store of a task that was stopped.
 UNDER_WAY = 25_000
-RECONCILE, HEAL = "airis_reconcile_sagemaker", "airis_heal_gaps"
+RECONCILE, FILL = "airis_reconcile_sagemaker", "airis_fill_gaps"
 # What is gone is found in seconds here, by default in minutes.
 SETTINGS = {
     "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
@@ -85,7 +85,7 @@ class Backfill:
         return {_day(task): task["try_number"] for task in self.tasks()}
 
     def runs(self, run_type: str) -> dict[str, str]:
-        """State by day; of a healed day by run id, because it has no logical date."""
+        """State by day; of a filled day by run id, because it has no logical date."""
         found = self.airflow.call("GET", f"/dags/{RECONCILE}/dagRuns", params={"run_type": run_type})["dag_runs"]
         return {_day(run): run["state"] for run in found}
 
@@ -173,7 +173,7 @@ def backfill(tmp_path: Path, connect: Callable[..., str]) -> Iterator[Backfill]:
             Server("sandbox.sagemaker", "--endpoints", "2", "--regions", REGION, *span) as source,
         ):
             (airflow.home / "dags").mkdir()
-            for dag_id in (RECONCILE, HEAL):
+            for dag_id in (RECONCILE, FILL):
                 shutil.copy(ROOT / f"dags/{dag_id}.py", airflow.home / "dags")
             airflow.finish(migration)
             airflow.start("api-server", "dag-processor")
@@ -190,7 +190,7 @@ def backfill(tmp_path: Path, connect: Callable[..., str]) -> Iterator[Backfill]:
                 end_sessions(this.ended)
 
 
-def test_a_week_whose_task_and_scheduler_were_killed_is_complete_doubles_nothing_and_an_outage_before_it_is_healed(
+def test_a_week_whose_task_and_scheduler_were_killed_is_complete_doubles_nothing_and_an_outage_before_it_is_filled(
     backfill: Backfill,
 ) -> None:
     first, second, *week = backfill.history.split(86_400)
@@ -215,9 +215,9 @@ def test_a_week_whose_task_and_scheduler_were_killed_is_complete_doubles_nothing
     assert sorted(backfill.runs("backfill")) == dates
     assert {_day(task): task["try_number"] for task in backfill.tasks()}[killed] > 1
 
-    backfill.unpause(HEAL)
-    healed = {f"heal__{iso(day.start)[:10]}": "success" for day in (first, second)}
-    until(lambda: backfill.runs("operator_triggered") == healed)
+    backfill.unpause(FILL)
+    filled = {f"gapfill__{iso(day.start)[:10]}": "success" for day in (first, second)}
+    until(lambda: backfill.runs("operator_triggered") == filled)
     backfill.repeat(dates[0])
     tally = compare(backfill.source.url, backfill.hub, [backfill.history])
     assert (tally.missing, tally.doubled, tally.examples) == (0, 0, [])

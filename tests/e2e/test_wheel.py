@@ -18,7 +18,7 @@ from sandbox.airflow import Airflow
 from sandbox.process import ROOT
 
 pytestmark = pytest.mark.e2e
-DAGS = {"airis_changes_pagerduty", "airis_heal_gaps"} | {dag_id for system in SYSTEMS for dag_id in system.dag_ids}
+DAGS = {"airis_changes_pagerduty", "airis_fill_gaps"} | {dag_id for system in SYSTEMS for dag_id in system.dag_ids}
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:

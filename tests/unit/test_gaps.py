@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_airis.operators import heal
-from airflow_provider_airis.operators.heal import Gap, Series
+from airflow_provider_airis.operators import gaps as fill
+from airflow_provider_airis.operators.gaps import Gap, Series
 from airflow_provider_airis.records import Window
 
 HOUR = 3_600_000
@@ -21,7 +21,7 @@ hours = st.integers(0, 14 * 24 - 1).map(lambda hour: START + hour * HOUR)
 
 
 def gaps(held: list[Series]) -> list[Gap]:
-    return heal.gaps(held, Window(START, END))
+    return fill.gaps(held, Window(START, END))
 
 
 def series(source: str, name: str, windows: Windows, region: str = "eu") -> Series:

@@ -2,7 +2,7 @@
 
 Asks the hub where everything that is read together, a source or a region, lacks points for more than 15 minutes, with
 points before and after: that is an outage of the collection. No traffic is none, as load is measured all the same.
-Starts the run `heal__<day>` of `airis_reconcile_<system>` for each of these days.
+Starts the run `gapfill__<day>` of `airis_reconcile_<system>` for each of these days.
 """
 
 from datetime import UTC, datetime
@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator  # noqa: TID253
 from airflow.sdk import DAG
 
-from airflow_provider_airis.operators.heal import AirisFindGapsOperator
+from airflow_provider_airis.operators.gaps import AirisFindGapsOperator
 
 with DAG(
-    dag_id="airis_heal_gaps",
+    dag_id="airis_fill_gaps",
     schedule="0 3 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,

@@ -117,12 +117,12 @@ def _days(start: int, end: int) -> range:
 class AirisFindGapsOperator(BaseOperator):
     """Asks the hub for the gaps of the last days, see :func:`gaps`, and returns which days to reconcile again.
 
-    An element a system and UTC day, the arguments of a ``TriggerDagRunOperator``: the run ``heal__<day>`` of
+    An element a system and UTC day, the arguments of a ``TriggerDagRunOperator``: the run ``gapfill__<day>`` of
     ``airis_reconcile_<system>``, whose configuration names the window. Every system of the catalog that reconciles
     metrics is looked after. The day that is not over is left alone.
 
-    A day is healed once: what its run could not read, the source does not have. So days whose run ``heal__<day>`` has
-    succeeded, or has not ended yet, are left out; one that has failed is named again.
+    A day is filled once: what its run could not read, the source does not have. So days whose run ``gapfill__<day>``
+    has succeeded, or has not ended yet, are left out; one that has failed is named again.
 
     :param airis_conn_id: connection of the hub.
     :param days: how many days before today to look at.
@@ -197,7 +197,7 @@ def _run(system: System, day: int, found: Sequence[Gap]) -> dict[str, Any]:
     start = datetime.fromtimestamp(day / 1000, UTC)
     return {
         "trigger_dag_id": f"airis_reconcile_{system.stem}",
-        "trigger_run_id": f"heal__{start.date()}",
+        "trigger_run_id": f"gapfill__{start.date()}",
         "conf": {"start": iso(day), "end": iso(to_ms(start + timedelta(days=1)))},
         "note": "; ".join(map(str, found))[:_NOTE],
     }

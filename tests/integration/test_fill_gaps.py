@@ -13,7 +13,7 @@ import time_machine
 
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.operators.heal import AirisFindGapsOperator
+from airflow_provider_airis.operators.gaps import AirisFindGapsOperator
 from airflow_provider_airis.records import Metric
 
 DAY = 86_400_000
@@ -81,15 +81,15 @@ def test_the_days_of_an_outage_are_named_once(airis: str, stem: str) -> None:
     dag_id = f"airis_reconcile_{stem}"
     runs = [run for run in find() if run["trigger_dag_id"] == dag_id]
     days = [datetime.fromtimestamp((MIDNIGHT - n * DAY) / 1000, UTC).date() for n in (5, 4, 3)]
-    assert [run["trigger_run_id"] for run in runs] == [f"heal__{day}" for day in days[:2]]
+    assert [run["trigger_run_id"] for run in runs] == [f"gapfill__{day}" for day in days[:2]]
     assert [run["conf"] for run in runs] == [
         {"start": f"{day}T00:00:00Z", "end": f"{end}T00:00:00Z"} for day, end in pairwise(days)
     ]
     assert all(f"{stem}-one" in run["note"] for run in runs)
 
-    again = find(**{f"heal__{days[0]}": "success", f"heal__{days[1]}": "failed"})
-    assert [run["trigger_run_id"] for run in again if run["trigger_dag_id"] == dag_id] == [f"heal__{days[1]}"]
-    states = {f"heal__{days[0]}": "queued", f"heal__{days[1]}": "running"}
+    again = find(**{f"gapfill__{days[0]}": "success", f"gapfill__{days[1]}": "failed"})
+    assert [run["trigger_run_id"] for run in again if run["trigger_dag_id"] == dag_id] == [f"gapfill__{days[1]}"]
+    states = {f"gapfill__{days[0]}": "queued", f"gapfill__{days[1]}": "running"}
     assert [run for run in find(**states) if run["trigger_dag_id"] == dag_id] == []
 
 
