@@ -36,9 +36,9 @@ debian:
 		rm -f "$$made"; \
 	fi
 
-demo: debian ## Backfill, live sync and an alert on embedded servers; ONCE=1 unattended, with .demo/report.json
+demo: debian ## Backfill, live sync and an alert on embedded servers; ONCE=1 unattended, SYSTEMS=slack,sagemaker a part
 	@started=$$(date +%s); $(MAKE) --no-print-directory $(READY) && \
-	AIRIS_DEMO_SETUP_S=$$(($$(date +%s) - started)) exec $(BIN)/python -m sandbox.demo $(if $(ONCE),--once)
+	AIRIS_DEMO_SETUP_S=$$(($$(date +%s) - started)) exec $(BIN)/python -m sandbox.demo $(if $(ONCE),--once) $(if $(SYSTEMS),--systems $(SYSTEMS))
 
 test: debian $(READY) ## Every test, in two processes; ARGS='-k slack' for some
 	$(BIN)/python -m pytest -n 2 $(ARGS)
@@ -51,8 +51,9 @@ lint: $(READY) ## ruff and mypy --strict
 docs: $(READY) ## The documentation, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-tables: $(READY) ## Write the tables of README and docs anew from the catalog
+tables: $(READY) ## Write the tables of README and docs, and compose's servers, anew from the catalog
 	$(BIN)/python -m docs.tables
+	$(BIN)/python -m sandbox.compose
 
 bench: debian $(READY) ## The figures of benchmarks/, into benchmarks/results.json
 	$(BIN)/python -m benchmarks

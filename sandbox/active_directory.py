@@ -31,6 +31,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import httpx2
+
+from airflow_provider_airis.records import Window
+from sandbox.fake import FakeServer, Running, token
+from sandbox.verify import Tally, compare_records
+
 if TYPE_CHECKING:
     from cryptography import x509
 
@@ -328,6 +334,60 @@ def _name(one: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(one))
     except ValueError:
         return x509.DNSName(one)
+
+
+def truth(running: Running, hub: httpx2.Client, windows: Sequence[Window]) -> Tally:  # noqa: ARG001
+    """Compare the hub's active users with those that slapd's own client reads."""
+    account = json.loads((running.secrets / "active_directory" / "account.json").read_text())
+    secret = running.secrets / "active_directory" / "admin_password"
+    secret.touch(mode=0o600)
+    secret.write_text(account["admin_password"])
+    where = ("-H", account["host"], "-D", account["admin"], "-y", str(secret), "-b", account["base_dn"])
+    asked = ("-E", "pr=1000/noprompt", "(objectClass=inetOrgPerson)", "entryUUID", "uid", "mail", "title")
+    command = ["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", *where, *asked]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    there: set[tuple[str, ...]] = set()
+    for entry in filter(None, found.stdout.split("\n\n")):
+        fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line)
+        if "uid" in fields:
+            there.add(tuple(fields.get(name, "") for name in ("entryUUID", "uid", "mail", "title")))
+    held: list[tuple[str, ...]] = []
+    cursor = None
+    while True:
+        query = {
+            "source": "active_directory",
+            "active": "true",
+            "limit": 5000,
+            **({"cursor": cursor} if cursor else {}),
+        }
+        page = hub.get("/api/v1/users", params=query).raise_for_status().json()
+        held += [tuple(user.get(name) or "" for name in ("id", "username", "email", "title")) for user in page["users"]]
+        if not (cursor := page["cursor"]):
+            return compare_records(there, held)
+
+
+PEER = FakeServer(
+    "active_directory",
+    8795,
+    lambda url, made: {
+        "ldap_default": {
+            "conn_type": "ldap",
+            "host": url,
+            "login": LOGIN,
+            "password": made["ldap_password"],
+            "extra": json.dumps({"ca_certs_file": f"{made['directory']}/active_directory/certificate.pem"}),
+        }
+    },
+    arguments=(
+        *("--users", "2000", "--folder", "{secrets}/active_directory", "--names", "active-directory"),
+        *("--password-file", "{secrets}/ldap_password"),
+    ),
+    secrets={"ldap_password": token},
+    needs="slapd",
+    scheme="ldap",
+    writes=True,
+    truth=truth,
+)
 
 
 def main() -> None:

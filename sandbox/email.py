@@ -16,6 +16,7 @@ import email
 import email.policy
 import hmac
 import html
+import json
 import re
 import socket
 import ssl
@@ -23,12 +24,14 @@ import tempfile
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.fake import FakeServer, token
 from sandbox.web import Fault, Faults, application, now_ms, page
 
 LARGEST = 10 * 1024 * 1024
@@ -245,6 +248,28 @@ async def run(server: MailServer, host: str, port: int) -> None:
     print(f"ready smtp://{host}:{mail.getsockname()[1]}", flush=True)
     await serving
     listener.close()
+
+
+PEER = FakeServer(
+    "email",
+    8798,
+    lambda url, made: {
+        "smtp_default": {
+            "conn_type": "smtp",
+            "host": urlsplit(url).hostname or "",
+            "port": str(urlsplit(url).port),
+            "login": "airis",
+            "password": made["smtp_password"],
+            # STARTTLS, with a certificate that nobody vouches for.
+            "extra": json.dumps(
+                {"from_email": "AIRIS-MON <airis@example.com>", "disable_ssl": True, "ssl_context": "none"}
+            ),
+        }
+    },
+    arguments=("--password-file", "{secrets}/smtp_password"),
+    secrets={"smtp_password": token},
+    scheme="smtp",
+)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.fake import FakeServer, Inbox, token
 from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 TYPES = ("Task", "Incident")
@@ -209,5 +210,28 @@ def make(token_file: str) -> Starlette:
     )
 
 
+_CHANGES = {"create": "fired", "comment": "acknowledged", "transition": "resolved"}
+
+PEER = FakeServer(
+    "jira",
+    8801,
+    lambda url, made: {
+        "jira_default": {
+            "conn_type": "airis_jira",
+            "host": url,
+            "login": "airis@example.com",
+            "password": made["jira_token"],
+        }
+    },
+    arguments=("--token-file", "{secrets}/jira_token"),
+    secrets={"jira_token": token},
+    published=True,
+    shares=True,
+    inbox=Inbox(
+        {"fired": "issues", "acknowledged": "comments", "resolved": "transitions"},
+        lambda request: _CHANGES[request["kind"]],
+    ),
+)
+
 if __name__ == "__main__":
-    serve("stand-in of Jira", make, "token_file")
+    serve(__doc__ or "", make)

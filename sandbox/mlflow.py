@@ -15,12 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
+
+from airflow_provider_airis.records import Window
+from sandbox.fake import FakeServer, Running
+from sandbox.verify import Tally, compare_records, events
 
 API = "/api/2.0/mlflow"
 NAMES = ("churn", "fraud-detection", "demand-forecast", "ranking", "intent", "pricing", "anomaly", "vision")
@@ -133,6 +138,62 @@ def _free_port() -> int:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: also if this process is killed
+
+
+def truth(running: Running, hub: httpx2.Client, windows: Sequence[Window]) -> Tally:  # noqa: ARG001
+    """Compare what the events say of models, versions and aliases, all taken together, with what the server has now."""
+    mlflow = MLflow(running.url)
+    versions = mlflow.call("GET", "model-versions/search", max_results=10_000)
+    models = mlflow.call("GET", "registered-models/search", max_results=1000).get("registered_models", ())
+    there = {("version", row["name"], str(row["version"])) for row in versions.get("model_versions", ())}
+    for model in models:
+        there.add(("model", model["name"], ""))
+        there |= {("alias", model["name"], f"{a['alias']} {a['version']}") for a in model.get("aliases", ())}
+    held: list[tuple[str, ...]] = []
+    aliases: dict[tuple[str, str], str] = {}
+    for event in events(hub, "mlflow-"):
+        data = event["data"]
+        if data.get("registry") != urlsplit(running.url).netloc:
+            continue
+        if event["event_type"] == "model_registered":
+            held.append(("model", data["model_name"], ""))
+        elif event["event_type"] == "model_version_created":
+            held.append(("version", data["model_name"], data["version"]))
+        elif event["event_type"] == "model_alias_changed":
+            aliases[data["model_name"], data["alias"]] = data["version"]
+    held += [("alias", name, f"{alias} {version}") for (name, alias), version in aliases.items()]
+    return compare_records(there, held)
+
+
+class Promotion:
+    """An alias that moves to a model's newest version."""
+
+    def __init__(self, running: Running) -> None:
+        self.url = running.url
+
+    def begin(self) -> str:
+        """Move it."""
+        MLflow(self.url).alias("churn", "champion", "4")
+        return "MLflow: the alias champion of churn moves to version 4"
+
+    def arrived(self, hub: httpx2.Client) -> str:
+        """Whether the hub has heard of it."""
+        query = {"source": "mlflow-churn", "event_type": "model_alias_changed"}
+        found = hub.get("/api/v1/events", params=query).raise_for_status().json()["events"]
+        moved = "4" in (event["data"]["version"] for event in found)
+        return "hub: model_alias_changed: champion of churn is version 4" if moved else ""
+
+
+PEER = FakeServer(
+    "mlflow",
+    8802,
+    lambda url, _made: {"mlflow_default": {"conn_type": "mlflow", "host": url}},
+    arguments=("--models", "5", "--versions", "4"),
+    settings={"schedule": "* * * * *"},
+    published=True,
+    truth=truth,
+    scene=Promotion,
+)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import hmac
 import html
 import json
 import re
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from sandbox.fake import FakeServer, Inbox, token
 from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 ACTIONS = ("trigger", "acknowledge", "resolve")
@@ -299,5 +301,35 @@ def make(webhook_url: str | None = None, webhook_secret_file: str | None = None)
     )
 
 
+def _acknowledge(client: httpx2.Client) -> str:
+    incident = client.get("/_sandbox/incidents").raise_for_status().json()[0]
+    act = {"incident": incident["id"], "action": "acknowledge"}
+    answer = client.post("/_sandbox/act", json=act).raise_for_status().json()
+    return f"PagerDuty: Jane Doe acknowledges; Airflow answers {answer['status']}"
+
+
+_CHANGES = {"trigger": "fired", "acknowledge": "acknowledged", "resolve": "resolved"}
+
+PEER = FakeServer(
+    "pagerduty",
+    8793,
+    lambda url, made: {
+        "pagerduty_events_default": {
+            "conn_type": "pagerduty_events",
+            "host": url,
+            "password": made["pagerduty_key"],
+            "extra": json.dumps({"webhook_secret": made["pagerduty_webhook_secret"]}),
+        }
+    },
+    arguments=(
+        *("--webhook-url", "{api}/airis/receive/pagerduty"),
+        *("--webhook-secret-file", "{secrets}/pagerduty_webhook_secret"),
+    ),
+    secrets={"pagerduty_key": lambda: secrets.token_hex(16), "pagerduty_webhook_secret": token},
+    published=True,
+    shares=True,
+    inbox=Inbox({"fired": "events", "resolved": "events"}, lambda request: _CHANGES[request["kind"]], _acknowledge),
+)
+
 if __name__ == "__main__":
-    serve("stand-in of PagerDuty's Events API v2", make, optional=("webhook_url", "webhook_secret_file"))
+    serve(__doc__ or "", make)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def serve(commands: Mapping[str, Sequence[str]], *, logs: Path | None = None) -> Iterator[dict[str, Server]]:
-    """Several servers at once, started side by side; each on a free port.
+    """Several servers at once, started side by side.
 
     :param commands: by name, a module and its arguments.
     :param logs: directory for ``<name>.log``.
@@ -32,7 +32,7 @@ def serve(commands: Mapping[str, Sequence[str]], *, logs: Path | None = None) ->
         servers: dict[str, Server] = {}
         for name, (module, *arguments) in commands.items():
             log = logs / f"{name}.log" if logs else None
-            servers[name] = stack.enter_context(Server(module, "--port", "0", *arguments, log=log, wait=False))
+            servers[name] = stack.enter_context(Server(module, *arguments, log=log, wait=False))
         for server in servers.values():
             server.wait()
         yield servers
@@ -41,6 +41,7 @@ def serve(commands: Mapping[str, Sequence[str]], *, logs: Path | None = None) ->
 class Server:
     """A running server; use it as a context manager.
 
+    :ivar url: its address, once it answers, and ``urls``, by name, of one that serves several.
     :param module: what ``python -m`` runs, e.g. ``sandbox.slack``.
     :param log: where its output goes; a temporary file unless named.
     :param wait: whether to return only once it answers.
@@ -66,6 +67,7 @@ class Server:
                 start_new_session=True,
             )
         self.url = ""
+        self.urls: dict[str, str] = {}
         if wait:
             self.wait()
 
@@ -76,8 +78,10 @@ class Server:
         """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            if match := re.search(r"^ready (\S+)", self.log.read_text(errors="replace"), re.M):
+            said = self.log.read_text(errors="replace")
+            if match := re.search(r"^ready (\S+)", said, re.M):
                 self.url = match[1]
+                self.urls = dict(re.findall(r"^at (\S+) (\S+)", said, re.M))
                 return
             if self.process.poll() is not None:
                 break

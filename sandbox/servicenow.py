@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.fake import FakeServer, Inbox, token
 from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 # Fields of an incident, and how long they may be.
@@ -171,5 +172,29 @@ def make(password_file: str) -> Starlette:
     )
 
 
+def _change(request: dict[str, Any]) -> str:
+    if request["kind"] == "insert":
+        return "fired"
+    return "resolved" if str(request["fields"].get("state")) == "6" else "acknowledged"
+
+
+PEER = FakeServer(
+    "servicenow",
+    8800,
+    lambda url, made: {
+        "servicenow_default": {
+            "conn_type": "servicenow",
+            "host": url,
+            "login": "airis",
+            "password": made["servicenow_password"],
+        }
+    },
+    arguments=("--password-file", "{secrets}/servicenow_password"),
+    secrets={"servicenow_password": token},
+    published=True,
+    shares=True,
+    inbox=Inbox({"fired": "inserts", "acknowledged": "updates", "resolved": "updates"}, _change),
+)
+
 if __name__ == "__main__":
-    serve("stand-in of a ServiceNow instance", make, "password_file")
+    serve(__doc__ or "", make)

@@ -37,6 +37,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from sandbox.fake import FakeServer, Inbox, token
 from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 CHANNELS = {"alerts": "C0ALERTS001", "oncall": "C0ONCALL001", "general": "C0GENERAL01"}
@@ -541,5 +542,31 @@ def make(interactivity_url: str | None = None, signing_secret_file: str | None =
     )
 
 
+def _change(request: dict[str, Any]) -> str:
+    if request["kind"] == "update":
+        return "acknowledged" if str(request.get("text")).startswith("Acknowledged") else "resolved"
+    return "fired" if request["kind"] == "message" else ""
+
+
+PEER = FakeServer(
+    "slack",
+    8792,
+    lambda url, made: {
+        "slack_default": {
+            "conn_type": "slack",
+            "password": made["slack_token"],
+            "extra": json.dumps({"base_url": f"{url}/api/", "signing_secret": made["slack_signing_secret"]}),
+        }
+    },
+    arguments=(
+        *("--interactivity-url", "{api}/airis/receive/slack"),
+        *("--signing-secret-file", "{secrets}/slack_signing_secret"),
+    ),
+    secrets={"slack_token": lambda: f"xoxb-{token()}", "slack_signing_secret": token},
+    published=True,
+    shares=True,
+    inbox=Inbox({"fired": "messages", "acknowledged": "updates", "resolved": "updates"}, _change),
+)
+
 if __name__ == "__main__":
-    serve("stand-in of Slack's Web API", make, optional=("interactivity_url", "signing_secret_file"))
+    serve(__doc__ or "", make)

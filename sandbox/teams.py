@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.fake import FakeServer, Inbox, state_of, token
 from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 LARGEST = 28 * 1024
@@ -156,5 +157,24 @@ def make() -> Starlette:
     )
 
 
+PEER = FakeServer(
+    "teams",
+    8797,
+    lambda url, made: {
+        "teams_default": {
+            "conn_type": "teams",
+            "host": url,
+            "password": "/workflows/sandbox/triggers/manual/paths/invoke?api-version=1&sig=" + made["teams_signature"],
+        }
+    },
+    secrets={"teams_signature": token},
+    published=True,
+    shares=True,
+    inbox=Inbox(
+        dict.fromkeys(("fired", "acknowledged", "resolved"), "cards"),
+        lambda request: state_of(request["card"]["fallbackText"]),
+    ),
+)
+
 if __name__ == "__main__":
-    serve("stand-in of a Microsoft Teams workflow", make)
+    serve(__doc__ or "", make)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import html
+import inspect
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,27 +100,50 @@ def application(routes: list[Route], faults: Faults) -> Starlette:
     return Starlette(routes=[*routes, Route("/_sandbox/faults", faults.post, methods=["POST"])])
 
 
-def serve(description: str, make: Callable[..., Starlette], *more: str, optional: tuple[str, ...] = ()) -> None:
-    """Run the application on ``--host`` and ``--port`` until SIGTERM; prints ``ready <url>`` once it answers.
+def parse(
+    description: str, make: Callable[..., Starlette], arguments: Sequence[str] | None = None
+) -> tuple[Starlette, str, int]:
+    """The application that options of the command line ask for, with host and port.
 
-    :param more: further options, given to ``make`` by name; ``optional`` ones are None there unless set.
+    :param make: its parameters are options: those with a default may be left out.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 for a free one")
-    for name in (*more, *optional):
-        parser.add_argument(f"--{name.replace('_', '-')}", required=name in more)
-    options = parser.parse_args()
-    listening = socket.create_server((options.host, options.port))
-    application = make(**{name: getattr(options, name) for name in (*more, *optional)})
-    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1)
-    asyncio.run(_run(uvicorn.Server(config), listening))
+    parameters = inspect.signature(make).parameters.values()
+    for parameter in parameters:
+        required = parameter.default is inspect.Parameter.empty
+        parser.add_argument(f"--{parameter.name.replace('_', '-')}", required=required)
+    options = parser.parse_args(arguments)
+    given = {parameter.name: getattr(options, parameter.name) for parameter in parameters}
+    return make(**given), options.host, options.port
 
 
-async def _run(server: uvicorn.Server, listening: socket.socket) -> None:
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started and not serving.done():
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens."""
+    return socket.create_server((host, port))
+
+
+def serve(description: str, make: Callable[..., Starlette]) -> None:
+    """Run the application on ``--host`` and ``--port`` until SIGTERM; prints ``ready <url>`` once it answers."""
+    application, host, port = parse(description, make)
+    asyncio.run(serve_all({"": (application, listen(host, port))}))
+
+
+async def serve_all(applications: Mapping[str, tuple[Starlette, socket.socket]]) -> None:
+    """Run applications by name until SIGTERM; prints ``at <name> <url>`` for each, and ``ready <url>`` of the first."""
+    servers = []
+    for application, listening in applications.values():
+        server = uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1))
+        servers.append((server, asyncio.create_task(server.serve(sockets=[listening]))))
+    while not all(server.started or serving.done() for server, serving in servers):
         await asyncio.sleep(0.01)
-    host, port = listening.getsockname()[:2]
-    print(f"ready http://{host}:{port}", flush=True)
-    await serving
+    urls = {name: "http://{}:{}".format(*listening.getsockname()[:2]) for name, (_, listening) in applications.items()}
+    for name, url in urls.items():
+        if name:
+            print(f"at {name} {url}")
+    print(f"ready {next(iter(urls.values()))}", flush=True)
+    await asyncio.wait([serving for _, serving in servers], return_when=asyncio.FIRST_COMPLETED)
+    for server, _ in servers:
+        server.should_exit = True
+    await asyncio.gather(*(serving for _, serving in servers))

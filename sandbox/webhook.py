@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox.fake import FakeServer, Inbox, token
 from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 LARGEST = 1024 * 1024
@@ -98,5 +99,21 @@ def make(secret_file: str) -> Starlette:
     )
 
 
+PEER = FakeServer(
+    "webhook",
+    8796,
+    lambda url, made: {
+        "webhook_default": {"conn_type": "webhook", "host": f"{url}/alerts", "password": made["webhook_secret"]}
+    },
+    arguments=("--secret-file", "{secrets}/webhook_secret"),
+    secrets={"webhook_secret": token},
+    published=True,
+    shares=True,
+    inbox=Inbox(
+        dict.fromkeys(("fired", "acknowledged", "resolved"), "requests"),
+        lambda request: "" if request["repeated"] else str(request["kind"]),
+    ),
+)
+
 if __name__ == "__main__":
-    serve("receiver of signed webhooks", make, "secret_file")
+    serve(__doc__ or "", make)

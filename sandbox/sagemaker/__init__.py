@@ -5,3 +5,7 @@
 :mod:`sandbox.sagemaker.aws`. What exists and with which values is in :mod:`sandbox.sagemaker.fleet`. The paths under
 ``/_sandbox`` show the truth and arrange incidents and faults; see :mod:`sandbox.sagemaker.__main__`.
 """
+
+from sandbox.sagemaker.peer import PEER
+
+__all__ = ["PEER"]

@@ -5,3 +5,7 @@
 :mod:`sandbox.vertex_ai.google`. What exists and with which values is in :mod:`sandbox.vertex_ai.fleet`. The paths under
 ``/_sandbox``, on the same port, show the truth and arrange faults; see :mod:`sandbox.vertex_ai.control`.
 """
+
+from sandbox.vertex_ai.peer import PEER
+
+__all__ = ["PEER"]

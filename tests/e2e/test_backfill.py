@@ -19,7 +19,8 @@ from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 from airflow_provider_airis.records import Window, iso, to_ms
 from sandbox.airflow import Airflow, end_sessions
 from sandbox.process import ROOT, Server
-from sandbox.topology import BUNDLES, REGION, connections, hub_arguments
+from sandbox.sagemaker.peer import REGION
+from sandbox.topology import BUNDLES, connections, hub_arguments
 from sandbox.verify import compare
 
 pytestmark = pytest.mark.e2e

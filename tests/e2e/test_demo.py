@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from airflow_provider_airis.catalog import BY_STEM
+from sandbox.demo.stage import is_source
 from sandbox.process import ROOT
 from sandbox.topology import PEERS
 
@@ -92,7 +92,7 @@ def test_the_whole_job(directory: Path) -> None:
     assert report["points_published"] == report["points_in_hub"] > 1_000_000
     assert report["points_missing"] == report["points_doubled"] == 0
     assert {stem: counts["missing"] + counts["doubled"] for stem, counts in report["systems"].items()} == dict.fromkeys(
-        (peer.stem for peer in PEERS if BY_STEM[peer.stem].flow == "inbound" and not peer.missing), 0
+        (peer.stem for peer in PEERS if is_source(peer) and not peer.missing), 0
     )
     assert report["systems"]["mlflow"]["published"] == report["systems"]["mlflow"]["in_hub"] == 30
     if "active_directory" in report["systems"]:
@@ -123,8 +123,28 @@ def test_an_interrupt_leaves_nothing_behind(directory: Path, moment: str) -> Non
 def test_a_server_that_ends_ends_the_demo(directory: Path) -> None:
     run = Run(directory, "--once")
     run.until("is migrated")
-    (slack,) = [child for child in psutil.Process(run.process.pid).children() if "sandbox.slack" in child.cmdline()]
-    slack.kill()
+    (fakes,) = [child for child in psutil.Process(run.process.pid).children() if "sandbox.fakes" in child.cmdline()]
+    fakes.kill()
     assert run.process.wait(180) == 1
-    assert "sandbox.slack ended with -9" in run.text
+    assert "sandbox.fakes ended with -9" in run.text
     assert run.left() == []
+
+
+def test_a_part_of_the_systems(directory: Path) -> None:
+    run = Run(directory, "--once", "--systems", "webhook,mlflow,sagemaker")
+    while run.process.poll() is None:
+        run.look()
+        time.sleep(0.5)
+    assert run.process.returncode == 0, run.text
+    report = json.loads((directory / "report.json").read_text())
+    assert report["systems"].keys() == {"sagemaker", "mlflow"}
+    # Nobody who could acknowledge the alert takes part.
+    assert report["webhook_requests"] == 2
+    assert "slack_messages" not in report
+    assert run.left() == []
+
+
+def test_a_system_without_a_part(directory: Path) -> None:
+    run = Run(directory, "--once", "--systems", "slack,oracle")
+    assert run.process.wait(60) == 1
+    assert "'oracle' has no part in the demo; these have: sagemaker" in run.text

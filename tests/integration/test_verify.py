@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -13,18 +13,21 @@ import pytest
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 from airflow_provider_airis.records import Metric, Window
-from sandbox.demo import Report
+from sandbox.demo.report import Report, counted
+from sandbox.fake import Running
 from sandbox.process import Server
-from sandbox.topology import connections, generate_secrets, hub_arguments
-from sandbox.verify import Tally, compare
+from sandbox.sagemaker import PEER
+from sandbox.topology import PEERS, connections, generate_secrets, hub_arguments
+from sandbox.verify import Tally
 
+PEERS_TOLD = [peer for peer in PEERS if peer.stem in {"slack", "pagerduty"}]
 WINDOW = Window(1_795_046_400_000, 1_795_050_000_000)
 
 
 class Setup:
     """A stand-in with one hour of two endpoints, and a hub."""
 
-    def __init__(self, sagemaker: str, hub: httpx2.Client) -> None:
+    def __init__(self, sagemaker: Running, hub: httpx2.Client) -> None:
         self.sagemaker = sagemaker
         self.hub = hub
         operator = SageMakerToAirisOperator(task_id="read", region_name="us-east-1")
@@ -33,7 +36,8 @@ class Setup:
     def deliver(self, points: list[Metric]) -> Tally:
         with AirisHook("airis_default") as hook:
             hook.ingest(points)
-        return compare(self.sagemaker, self.hub, [WINDOW])
+        assert PEER.truth is not None
+        return PEER.truth(self.sagemaker, self.hub, [WINDOW])
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
         made = connections(secrets, hub=hub.url, dashboard="", peers={"sagemaker": sagemaker.url})
         for conn_id in ("airis_default", "aws_default"):
             monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(made[conn_id]))
-        yield Setup(sagemaker.url, client)
+        yield Setup(Running(sagemaker.url, tmp_path / "secrets"), client)
 
 
 def test_a_whole_delivery(setup: Setup) -> None:
@@ -80,14 +84,22 @@ GOOD = Report(
     points_in_hub=10,
     backfill_runs=2,
     alerts_fired=1,
-    slack_messages=1,
-    slack_updates=2,
-    pagerduty_events=2,
+    deliveries={"slack_messages": 1, "slack_updates": 2, "pagerduty_events": 2},
+    expected={"backfill_runs": 2, "alerts_fired": 1, **counted(PEERS_TOLD, ["fired", "acknowledged", "resolved"])},
 )
 
 
 def test_the_verdict() -> None:
     assert GOOD.faults() == []
-    assert len(Report().faults()) == 6
-    for name in ("points_missing", "points_doubled", "backfill_runs", "alerts_fired", "slack_messages"):
-        assert Report(**{**asdict(GOOD), name: 3}).faults() == [f"{name} is 3, not {asdict(GOOD)[name]}"]
+    assert len(Report(expected=GOOD.expected).faults()) == 6
+    for name in ("points_missing", "points_doubled", "backfill_runs", "alerts_fired"):
+        wrong = replace(GOOD, **{name: 3})
+        assert wrong.faults() == [f"{name} is 3, not {GOOD.expected.get(name, 0)}"]
+    for name, number in GOOD.deliveries.items():
+        wrong = replace(GOOD, deliveries=GOOD.deliveries | {name: 3})
+        assert wrong.faults() == [f"{name} is 3, not {number}"]
+
+
+def test_who_acknowledges_nothing_is_told_of_nothing_acknowledged() -> None:
+    told = counted(PEERS_TOLD, ["fired", "resolved"])
+    assert told == {"slack_messages": 1, "slack_updates": 1, "pagerduty_events": 2}

@@ -23,7 +23,7 @@ from airflow_provider_airis.operators.vertex_ai import VertexAIToAirisOperator
 from airflow_provider_airis.records import Metric, Window, from_ms, iso
 from sandbox.airflow import free_port
 from sandbox.process import Server, serve
-from sandbox.topology import PEERS, arguments, connections, generate_secrets, hub_arguments
+from sandbox.topology import PEERS, commands, connections, generate_secrets, hub_arguments
 
 
 def airis(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,10 +83,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict
     times = dict.fromkeys(("history_from", "history_until", "live_from"), "2026-11-19T00:00Z")
     peers = [peer for peer in PEERS if not peer.missing]
     places = {"secrets": secrets, "api": "http://127.0.0.1:9", **times}
-    commands = {peer.stem: (peer.module, *arguments(peer, **places)) for peer in peers}
-    hub = ("airflow_provider_airis.hub", *hub_arguments(secrets, tmp / "hub.db"))
-    with serve(commands | {"airis": hub}) as servers:
-        addresses = {stem: server.url for stem, server in servers.items()}
+    servers = commands(peers, lambda _: 0, **places)
+    hub = ("airflow_provider_airis.hub", "--port", "0", *hub_arguments(secrets, tmp / "hub.db"))
+    with serve(servers | {"airis": hub}) as running:
+        addresses = {stem: server.url for stem, server in running.items()} | running["fakes"].urls
         yield connections(made, hub=addresses["airis"], dashboard="", peers=addresses)
 
 

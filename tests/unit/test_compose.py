@@ -21,27 +21,25 @@ import jsonschema
 import pytest
 import yaml
 
-from sandbox import topology
+from sandbox import compose, topology
 from sandbox.process import ROOT, Server
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-PEERS = {peer.stem.replace("_", "-"): peer for peer in topology.PEERS}
-MODULES = {"hub": "airflow_provider_airis.hub", **{name: peer.module for name, peer in PEERS.items()}}
+FAKES = compose.services()
+SERVERS = ["hub", *FAKES]
 
 
 def arguments(service: str) -> list[str]:
     """A service's command, word by word, as its shell would take it."""
     command: list[str] = SERVICES[service]["command"]
-    if command[:2] == ["bash", "-c"]:
-        command = shlex.split(command[2].removeprefix("exec "))
-    return [word for item in command for word in re.split(r"(?<=^--[a-z]{4})=", item)]
+    return shlex.split(command[2].removeprefix("exec ")) if command[:2] == ["bash", "-c"] else command
 
 
-def port(service: str) -> int:
-    command = arguments(service)
-    return int(command[command.index("--port") + 1])
+def ports(service: str) -> list[int]:
+    """Where it listens."""
+    return [peer.port for peer in FAKES[service]] if service in FAKES else [8790]
 
 
 def test_it_is_valid() -> None:
@@ -67,31 +65,28 @@ def test_the_database_is_migrated_first() -> None:
         assert SERVICES[component]["depends_on"]["database-init"] == {"condition": "service_completed_successfully"}
 
 
-@pytest.mark.parametrize("name", MODULES)
+def test_the_parts_that_follow_from_the_fake_servers_are_current() -> None:
+    text = compose.FILE.read_text()
+    assert compose.written(text) == text, "run: make tables"
+
+
+@pytest.mark.parametrize("name", SERVERS)
 def test_servers_run_as_in_the_demo(name: str) -> None:
-    own = topology.hub_arguments("/secrets", "/data/hub.db")
-    if peer := PEERS.get(name):
-        own = topology.arguments(
-            peer,
-            secrets="/secrets",
-            api="http://api-server:8080",
-            history_from="$$(date --utc --date='2 days ago' +%F)",
-            history_until="$$(date --utc +%F)",
-            live_from="$$(date --utc +%FT%H:%MZ)",
-        )
-        assert port(name) == peer.port
-    start = ["python", "-m", MODULES[name], "--host", "0.0.0.0", "--port", str(port(name))]
-    assert arguments(name) == [*start, *own]
+    own = ["--port=8790", *topology.hub_arguments("/secrets", "/data/hub.db")]
+    module = "airflow_provider_airis.hub"
+    if peers := FAKES.get(name):
+        ((module, *own),) = topology.commands(peers, lambda peer: peer.port, **compose.PLACES).values()
+    assert arguments(name) == ["python", "-m", module, "--host=0.0.0.0", *own]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", SERVERS)
 def test_servers_take_their_arguments(name: str, tmp_path: Path) -> None:
     topology.generate_secrets(tmp_path)
     command = SERVICES[name]["command"]
     script = command[2].removeprefix("exec ") if command[0] == "bash" else shlex.join(command)
     for inside, outside in {
         "0.0.0.0": "127.0.0.1",
-        str(port(name)): "0",
+        **{str(port): "0" for port in ports(name)},
         "/secrets": str(tmp_path),
         "/data": str(tmp_path),
         "$$": "$",
@@ -99,10 +94,12 @@ def test_servers_take_their_arguments(name: str, tmp_path: Path) -> None:
         script = script.replace(inside, outside)
     module, *rest = script.removeprefix("python -m ").split(maxsplit=1)
     words = subprocess.run(["bash", "-c", f"printf '%s\\n' {rest[0]}"], capture_output=True, text=True, check=True)
-    if name in PEERS and PEERS[name].missing:
-        pytest.skip(f"{PEERS[name].needs} is not installed")
+    if missing := [peer.needs for peer in FAKES.get(name, ()) if peer.missing]:
+        pytest.skip(f"{missing[0]} is not installed")
     with Server(module, *words.stdout.splitlines()) as server:
-        socket.create_connection((urlsplit(server.url).hostname, server.port), timeout=5).close()
+        for url in server.urls.values() or [server.url]:
+            socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=5).close()
+        assert server.urls.keys() == {peer.stem for peer in FAKES.get(name, ()) if peer.shares}
 
 
 def test_secrets_are_generated_and_connections_lead_to_the_services(tmp_path: Path) -> None:
@@ -121,17 +118,18 @@ def test_secrets_are_generated_and_connections_lead_to_the_services(tmp_path: Pa
         host = "//{host}:{port}".format_map(connection) if "port" in connection else connection.get("host")
         urls.append(next(filter(None, [host, *addresses])))
     reached = {(urlsplit(url).hostname, urlsplit(url).port) for url in urls}
-    assert reached == {(name, port(name)) for name in MODULES}
+    assert reached == {(name, port) for name in SERVERS for port in ports(name)}
     for path in set(re.findall(r"/secrets/(\w+(?:\.json)?)(?!/)\b", (ROOT / "docker-compose.yaml").read_text())):
         assert path in first or path in {peer.stem for peer in topology.PEERS}
 
 
 def test_what_is_published_is_so_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    ports = {"api-server": 8080, "hub": port("hub")}
-    ports |= {name: peer.port for name, peer in PEERS.items() if peer.published}
-    assert len(set(ports.values())) == len(ports)
-    assert published == {name: [f"127.0.0.1:{number}:{number}"] for name, number in ports.items()}
+    wanted = {"api-server": [8080], "hub": ports("hub")}
+    wanted |= {name: [peer.port for peer in peers if peer.published] for name, peers in FAKES.items()}
+    numbers = [number for its in wanted.values() for number in its]
+    assert len(set(numbers)) == len(numbers)
+    assert published == {name: [f"127.0.0.1:{port}:{port}" for port in its] for name, its in wanted.items() if its}
 
 
 def test_versions_are_those_tested_with() -> None:
