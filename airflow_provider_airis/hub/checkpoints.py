@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import msgspec
-from sqlalchemy import Connection, delete, select, true, update
+from sqlalchemy import Connection, and_, delete, select, true, update
 
 from airflow_provider_airis.hub import database as db
 from airflow_provider_airis.hub.problems import Problem
@@ -113,10 +113,10 @@ def put(transaction: Transaction, name: str, body: CheckpointBody, expected: int
         row = {"name": name, "version": 1, **values}
         if db.insert_missing(connection, db.checkpoints, row) is not None:
             return CheckpointVersion(name, 1, transaction.now)
-        meant = table.value.is_(None)
+        meant = and_(table.name == name, table.value.is_(None))
     else:
-        meant = table.value.is_not(None) & (table.version == expected)
-    change = update(db.checkpoints).where((table.name == name) & meant).values(version=table.version + 1, **values)
+        meant = and_(table.name == name, table.value.is_not(None), table.version == expected)
+    change = update(db.checkpoints).where(meant).values(version=table.version + 1, **values)
     version = connection.scalar(change.returning(table.version))
     if version is None:
         raise _faster(connection, name, expected)
@@ -131,7 +131,7 @@ def remove(transaction: Transaction, name: str, expected: int | None) -> None:
     """
     table, connection = db.checkpoints.c, transaction.connection
     wanted = true() if expected is None else table.version == expected
-    meant = (table.name == name) & table.value.is_not(None) & wanted
+    meant = and_(table.name == name, table.value.is_not(None), wanted)
     values = {"version": table.version + 1, "value": None, "size": 0, "updated_at": transaction.now}
     if not connection.execute(update(db.checkpoints).where(meant).values(**values)).rowcount and expected is not None:
         raise _faster(connection, name, expected)
