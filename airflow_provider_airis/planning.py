@@ -135,8 +135,8 @@ def plan(
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     if last > yesterday:
         raise PermanentError(f"--to {last} is not over yet (UTC): end with {yesterday} or earlier")
-    dag_id = f"airis_reconcile_{system.stem}"
-    if dag_id not in system.dag_ids or not system.metrics:
+    dag_id = system.dags.get("reconcile")
+    if dag_id is None or not system.metrics:
         raise PermanentError(f"{system.title} has no history of metrics that could be backfilled")
     start, end = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, last + timedelta(days=1)))
     windows = list(Window.between(start, end).split(DAY_S))
