@@ -15,7 +15,7 @@ from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.records import Window, from_ms
 
 if TYPE_CHECKING:
-    from airflow_provider_airis.operators.base import ToAirisOperator
+    from airflow_provider_airis.operators.base import CollectOperator
 
 DAY_S = 86_400
 
@@ -117,7 +117,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Task:
     """An operator of the system's Dag with the arguments that are mapped."""
 
-    operator: ToAirisOperator
+    operator: CollectOperator
     mapped: Mapping[str, Any]
 
 

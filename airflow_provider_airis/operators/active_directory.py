@@ -14,7 +14,7 @@ from airflow.sdk import timezone
 
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.base import Delivered, ToAirisOperator
+from airflow_provider_airis.operators.base import CollectOperator, Delivered
 from airflow_provider_airis.records import Event, User, Window, to_ms
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: int | None = None
 
 
-class ActiveDirectoryToAirisOperator(ToAirisOperator):
+class ActiveDirectoryToAirisOperator(CollectOperator):
     """Delivers the users of a directory into the hub: all of them, or what has changed since the last time.
 
     A **full** sync deactivates in the hub whom the directory no longer has. It is refused, and the task fails, when
@@ -137,7 +137,7 @@ class ActiveDirectoryToAirisOperator(ToAirisOperator):
 
     system: ClassVar[str] = "active_directory"
     template_fields: Sequence[str] = (
-        *ToAirisOperator.template_fields,
+        *CollectOperator.template_fields,
         "ldap_conn_id",
         "source",
         "mode",

@@ -30,7 +30,7 @@ class Delivered(NamedTuple):
     refusals: Sequence[str]
 
 
-class ToAirisOperator(BaseOperator):
+class CollectOperator(BaseOperator):
     """Reads one window of a system and delivers it into the hub, record by record, in flat memory.
 
     A subclass names its ``system`` and implements :meth:`collect`; nothing passes through XCom but the summary
