@@ -183,7 +183,7 @@ class Demo:
         self.peers = [
             peer
             for peer in PEERS
-            if not peer.missing and (rows[peer.stem].flow == "inbound" or rows[peer.stem].severities)
+            if not peer.missing and ((channel := rows[peer.stem].channel) is None or channel.severities)
         ]
         self.running: dict[str, Server] = {}
         self.sequence = self.fired = 0
@@ -254,7 +254,7 @@ class Demo:
             self.display.say(f"not all was done within {LIMIT_S} s; logs are in {self.directory}", "bold red")
         self.display.settle()
         with self.display.phase("compared record for record with what the systems have"):
-            return {peer.stem: self._compare(peer.stem) for peer in self.peers if BY_STEM[peer.stem].flow == "inbound"}
+            return {peer.stem: self._compare(peer.stem) for peer in self.peers if BY_STEM[peer.stem].source}
 
     def _compare(self, stem: str) -> Tally:
         windows = self._synced(f"airis_sync_{stem}")
@@ -382,7 +382,7 @@ class Demo:
         return self.synced.issuperset(self._sync_dags())
 
     def _sync_dags(self) -> list[str]:
-        return [dag_id for peer in self.peers for dag_id in BY_STEM[peer.stem].dag_ids if "_sync_" in dag_id]
+        return [row.dags["sync"] for peer in self.peers if (row := BY_STEM[peer.stem]).source]
 
     def _backfilled(self) -> bool:
         if self.backfilled:

@@ -415,7 +415,7 @@ class Run:
 
     def _lane(self, target: str) -> Lane:
         if target not in self.lanes:
-            module, _, name = str(self.row.operator_class).rpartition(".")
+            module, _, name = str(self.row.notify_class).rpartition(".")
             operator = getattr(import_module(module), name)(task_id=self.task_id, alert_id="", target=target)
             operator.hook_retries = 0
             self.lanes[target] = Lane(target, operator, routed=target in self.targets)

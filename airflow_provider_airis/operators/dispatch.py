@@ -17,7 +17,7 @@ from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.operators.deliver import notification_failed
 from airflow_provider_airis.routes import Routes, RoutesError
-from airflow_provider_airis.settings import option, options
+from airflow_provider_airis.settings import option, options, value
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -72,11 +72,11 @@ class AirisDispatchOperator(BaseOperator):
         from airflow_provider_airis.dispatch.run import Run
         from airflow_provider_airis.hooks.airis import AirisHook
 
-        if self.system not in BY_STEM or BY_STEM[self.system].flow != "outbound":
+        if self.system not in BY_STEM or not BY_STEM[self.system].channel:
             raise AirflowFailException(f"{self.system!r} is no system that alerts are delivered to")
         with AirisHook(self.airis_conn_id, retries=0, system=self.system) as hub:
             try:
-                linger_s = float(option(self.system, "linger_s")) if self.linger_s is None else self.linger_s
+                linger_s = float(value(self.system, "linger_s")) if self.linger_s is None else self.linger_s
                 limit = {"linger_s": linger_s, "max_run_s": self.max_run_s}
                 self._run = Run(hub, self._routes(hub), self.system, task_id=self.task_id, **limit)
                 return self._run.go()
@@ -102,7 +102,7 @@ class AirisDispatchOperator(BaseOperator):
                 hub.event(notification_failed(self.system, f"{self.system}/routes/{digest}", now, data))
             threading.Event().wait(limits.REFUSED_PAUSE_S)  # the next run follows at once, and finds the same
             raise AirflowFailException(str(error)) from error
-        rows = (row.stem for row in SYSTEMS if row.flow == "outbound")
+        rows = (row.stem for row in SYSTEMS if row.channel)
         return Routes.default({stem: (option(stem, "target"), options(stem, "severities")) for stem in rows})
 
     def on_kill(self) -> None:

@@ -92,7 +92,7 @@ def test_the_whole_job(directory: Path) -> None:
     assert report["points_published"] == report["points_in_hub"] > 1_000_000
     assert report["points_missing"] == report["points_doubled"] == 0
     assert {stem: counts["missing"] + counts["doubled"] for stem, counts in report["systems"].items()} == dict.fromkeys(
-        (peer.stem for peer in PEERS if BY_STEM[peer.stem].flow == "inbound" and not peer.missing), 0
+        (peer.stem for peer in PEERS if BY_STEM[peer.stem].source and not peer.missing), 0
     )
     assert report["systems"]["mlflow"]["published"] == report["systems"]["mlflow"]["in_hub"] == 30
     if "active_directory" in report["systems"]:

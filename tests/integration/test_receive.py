@@ -48,7 +48,7 @@ from sandbox.process import ROOT, Server
 
 SECRET = "a-secret-of-many-characters"
 KEY = "a" * 32
-STEMS = [system.stem for system in SYSTEMS if system.receives]
+STEMS = [system.stem for system in SYSTEMS if system.webhook]
 CONNECTIONS = {
     "slack": ("slack_default", {"conn_type": "slack", "password": "xoxb-good"}),
     "pagerduty": ("pagerduty_events_default", {"conn_type": "pagerduty_events", "password": KEY}),
@@ -134,7 +134,7 @@ def fire(airis: str, request: pytest.FixtureRequest) -> Callable[..., str]:
 
 
 def secret_name(stem: str) -> str:
-    return next(system.receives for system in SYSTEMS if system.stem == stem)
+    return next(system.webhook.secret for system in SYSTEMS if system.stem == stem)
 
 
 def now_ms() -> int:

@@ -151,10 +151,10 @@ class Side:
         self.url = url if address.scheme == "http" else f"http://{address.hostname}:{(address.port or 0) + 1}"
         self.call = receiver.call
         self.target = receiver.target or self.row.default_conn_id
-        connect(self.row.default_conn_id, conn_type=self.row.connection_type, **receiver.fields(url))
+        connect(self.row.default_conn_id, conn_type=self.row.connection.type, **receiver.fields(url))
 
     def deliver(self, alert_id: str, *, tries: int = 1) -> dict[str, Any]:
-        task = load(self.row.operator_class)(task_id=self.row.stem, alert_id=alert_id, target=self.target)
+        task = load(self.row.notify_class)(task_id=self.row.stem, alert_id=alert_id, target=self.target)
         return task.execute({"ti": SimpleNamespace(try_number=tries, max_tries=3)})
 
     def seen(self, alert_id: str) -> list[dict[str, Any]]:
@@ -327,7 +327,7 @@ def test_all_that_an_operator_sends_goes_over_one_connection(receiver, servers, 
     alerts = [fire(fingerprint=f"one-{receiver.stem}-{number}") for number in range(3)]
     with Counted(servers[receiver.stem]) as counted, AirisHook() as hub:
         side = Side(receiver, counted.url, connect)
-        task = load(side.row.operator_class)(task_id=receiver.stem, alert_id="", target=side.target)
+        task = load(side.row.notify_class)(task_id=receiver.stem, alert_id="", target=side.target)
         for alert_id in alerts:
             task.show(hub.alert(alert_id), url="https://hub.example.com", again=False)
         task.close()
@@ -411,7 +411,7 @@ def test_a_busy_mailbox_costs_the_others_no_second_mail(receiver, side, fire):
     ],
 )
 def test_addresses_of_which_none_is_accepted_are_waited_for(receiver, side, fire, target, all_of_them):
-    operator = load(side.row.operator_class)(task_id="email", alert_id="", target=target)
+    operator = load(side.row.notify_class)(task_id="email", alert_id="", target=target)
     with AirisHook() as hub, pytest.raises(PermanentError) as refused:
         operator.send(hub.alert(fire()), None, url="https://hub.example.com", again=False)
     assert operator.refuses_all(refused.value) is all_of_them

@@ -115,11 +115,11 @@ def load(path: str) -> Any:
 
 def check_connection(conn_id: str, connection: Connection, connect: Callable[..., str]) -> None:
     """It is of a type that a system uses, and that system's hook takes it without opening anything."""
-    system = next(s for s in SYSTEMS if connection.conn_type in (s.connection_type, *s.more_types))
+    system = next(s for s in SYSTEMS if connection.conn_type in s.connection.types)
     fields = {name: getattr(connection, name) for name in ("host", "login", "password", "schema", "port")}
     connect(conn_id, conn_type=connection.conn_type, extra=connection.extra_dejson, **fields)
     hook = load(system.hook_class)(conn_id)
-    if system.form:
+    if system.connection.form:
         assert connection.extra_dejson.keys() <= {field.name for field in system.form_fields}
         assert httpx2.URL(hook.base_url).host
 
@@ -190,11 +190,11 @@ def test_the_guide_to_a_new_system_works(connect, monkeypatch, tmp_path):
     case, exchanges, expected = [block.text for block in blocks("json") if block.page.stem == "adding-a-system"]
     row = run(code[0])["ACME"]
     monkeypatch.setitem(BY_STEM, row.stem, row)
-    for block, path in zip(code[1:3], (row.hook_class, row.operator_class), strict=True):
+    for block, path in zip(code[1:3], (row.hook_class, row.collect_class), strict=True):
         name = path.rpartition(".")[0]
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
         run(block, name)
-    assert set(dags(code[3], tmp_path)) < set(row.dag_ids)
+    assert set(dags(code[3], tmp_path)) < set(row.dags.values())
 
     folder = tmp_path / row.stem / "typical"
     folder.mkdir(parents=True)
@@ -204,7 +204,7 @@ def test_the_guide_to_a_new_system_works(connect, monkeypatch, tmp_path):
     with golden.serve() as server:
         for conn_id, fields in golden.connections(server.url).items():
             connect(conn_id, **fields)
-        operator = load(row.operator_class)(task_id="guide", **golden.arguments)
+        operator = load(row.collect_class)(task_id="guide", **golden.arguments)
         records = [msgspec.to_builtins(record) for record in operator.collect(operator.window({}))]
     assert operator.failures == {}
     assert records == golden.expected
