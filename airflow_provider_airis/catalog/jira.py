@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Field, Form, Option, System
+from airflow_provider_airis.catalog.system import Form, Option, System
 
 ROW = System(
     stem="jira",
@@ -26,7 +26,6 @@ ROW = System(
             "password": "API token, or Data Center's personal access token",
         },
         hidden=("port", "schema"),
-        fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
     ),
     receives="webhook_secret",
     target="OPS",

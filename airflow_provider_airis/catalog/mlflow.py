@@ -23,7 +23,6 @@ ROW = System(
             "password": "may read the registry and the runs",
         },
         hidden=("schema",),
-        fields=(),
     ),
     schedule="*/5 * * * *",
     reconciles=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Field, Form, Option, System
+from airflow_provider_airis.catalog.system import Form, Option, System
 
 ROW = System(
     stem="servicenow",
@@ -23,7 +23,6 @@ ROW = System(
             "password": "of a user who may create and update incidents",
         },
         hidden=("port", "schema"),
-        fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
     ),
     receives="webhook_secret",
     target="servicenow_default",

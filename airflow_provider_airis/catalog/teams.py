@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Field, Form, System
+from airflow_provider_airis.catalog.system import Form, System
 
 ROW = System(
     stem="teams",
@@ -19,7 +19,6 @@ ROW = System(
         relabeling={"password": "Workflow's URL"},
         placeholders={"password": "https://….environment.api.powerplatform.com/…&sig=…"},
         hidden=("login", "port", "schema"),
-        fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
     ),
     target="teams_default",
 )

@@ -17,8 +17,10 @@ import msgspec
 from msgspec.structs import replace
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
+from airflow_provider_airis.hooks.base import RETRIES
 from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, KEPT_REFUSALS, Delivery, IngestSummary
-from airflow_provider_airis.hooks.http import RETRIES, HttpHook, T
+from airflow_provider_airis.hooks.http import HttpHook, T
+from airflow_provider_airis.hooks.pagers import Cursor
 from airflow_provider_airis.records import (
     Alert,
     AlertChange,
@@ -407,7 +409,7 @@ class AirisHook(HttpHook):
 
     def _entries(self, params: dict[str, Any]) -> Iterator[Any]:
         path, params = f"{API}/notification-log", params | {"limit": 5000}
-        return self.pages(path, params=params, items="entries", cursor="next_cursor", parameter="cursor")
+        return self.pages(path, params=params, items="entries", pager=Cursor("next_cursor", "cursor"))
 
     def silences(self) -> list[Silence]:
         """The silences that hold now, or will.
