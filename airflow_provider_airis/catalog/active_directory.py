@@ -21,6 +21,7 @@ ROW = System(
                 "login": "CN=airis,OU=Services,DC=example,DC=com",
             },
             hidden=("schema",),
+            http=False,
             fields=(
                 Field(
                     "tls",

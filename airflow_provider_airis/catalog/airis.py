@@ -22,8 +22,6 @@ ROW = System(
             },
             hidden=("login", "port", "schema"),
             fields=(
-                Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),
-                Field("timeout", "number", "Timeout (s)", "Longest wait for the hub to accept or answer.", 30),
                 Field(
                     "compression",
                     "string",

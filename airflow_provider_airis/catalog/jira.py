@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Channel, Connection, Field, Form, Option, System, Webhook
+from airflow_provider_airis.catalog.system import Channel, Connection, Form, Option, System, Webhook
 
 ROW = System(
     stem="jira",
@@ -23,7 +23,6 @@ ROW = System(
                 "password": "API token, or Data Center's personal access token",
             },
             hidden=("port", "schema"),
-            fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
         ),
         default_id="jira_default",
         more_types=("jira",),

@@ -22,7 +22,6 @@ ROW = System(
                 "password": "may read the registry and the runs",
             },
             hidden=("schema",),
-            fields=(),
         ),
     ),
     tested_against="a real MLflow server",

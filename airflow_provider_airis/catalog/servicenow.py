@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Channel, Connection, Field, Form, Option, System, Webhook
+from airflow_provider_airis.catalog.system import Channel, Connection, Form, Option, System, Webhook
 
 ROW = System(
     stem="servicenow",
@@ -22,7 +22,6 @@ ROW = System(
                 "password": "of a user who may create and update incidents",
             },
             hidden=("port", "schema"),
-            fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
         ),
     ),
     tested_against="a server of our own that checks what the Table API and an incident's data policies check",

@@ -52,13 +52,39 @@ class Field:
 
 @dataclass(frozen=True)
 class Form:
-    """The connection form of a type that is ours. Types that another provider owns bring their own."""
+    """The connection form of a type that is ours. Types that another provider owns bring their own.
+
+    :param http: whether its hook is an ``HttpHook``, which reads :data:`HTTP_FIELDS` of every connection.
+    """
 
     title: str
     relabeling: dict[str, str]
     placeholders: dict[str, str]
     hidden: tuple[str, ...]
-    fields: tuple[Field, ...]
+    fields: tuple[Field, ...] = ()
+    http: bool = True
+
+
+# The names of the secrets among them are such that Airflow masks them, in logs as in its API.
+HTTP_FIELDS = (
+    Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),
+    Field("timeout", "number", "Timeout (s)", "Longest wait for the system to accept, read or answer.", 30),
+    Field("client_cert", "string", "Client certificate", "For servers that ask for one: path of a PEM file, or PEM."),
+    Field(
+        "client_private_key",
+        "string",
+        "Client key",
+        "Its private key without a passphrase, likewise, unless the certificate's file has it.",
+        secret=True,
+    ),
+    Field(
+        "auth_headers",
+        "string",
+        "Headers",
+        'More headers of every request as a JSON object, {"X-Gateway-Key": "…"}.',
+        secret=True,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -272,7 +298,8 @@ class System:
     @property
     def form_fields(self) -> tuple[Field, ...]:
         """The fields of its connection form."""
-        own = self.connection.form.fields if self.connection.form else ()
+        form = self.connection.form
+        own = (*form.fields, *(HTTP_FIELDS if form.http else ())) if form else ()
         return (*own, self.webhook.field(self.stem)) if self.webhook else own
 
     @property

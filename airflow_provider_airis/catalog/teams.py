@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Channel, Connection, Field, Form, System
+from airflow_provider_airis.catalog.system import Channel, Connection, Form, System
 
 ROW = System(
     stem="teams",
@@ -18,7 +18,6 @@ ROW = System(
             relabeling={"password": "Workflow's URL"},
             placeholders={"password": "https://….environment.api.powerplatform.com/…&sig=…"},
             hidden=("login", "port", "schema"),
-            fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
         ),
     ),
     tested_against="a server of our own that checks what a workflow and Adaptive Cards 1.4 demand",

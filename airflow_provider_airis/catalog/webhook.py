@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Channel, Connection, Field, Form, System
+from airflow_provider_airis.catalog.system import Channel, Connection, Form, System
 
 ROW = System(
     stem="webhook",
@@ -18,10 +18,6 @@ ROW = System(
             relabeling={"host": "URL", "password": "Secret"},
             placeholders={"host": "https://receiver.example.com/alerts", "password": "what both sides sign with"},
             hidden=("login", "port", "schema"),
-            fields=(
-                Field("headers", "string", "Headers", 'More headers as a JSON object, {"Authorization": "Bearer …"}.'),
-                Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),
-            ),
         ),
     ),
     tested_against="a server of our own that checks the signature",

@@ -25,7 +25,6 @@ class JiraHook(HttpHook):
     https://developer.atlassian.com/server/jira/platform/rest/
     """
 
-    conn_name_attr = "jira_conn_id"
     default_conn_name = "jira_default"
     conn_type = "airis_jira"
     hook_name = "Jira"

@@ -46,7 +46,6 @@ class ServiceNowHook(HttpHook):
     See https://www.servicenow.com/docs/csh?topicname=c_TableAPI.html
     """
 
-    conn_name_attr = "servicenow_conn_id"
     default_conn_name = "servicenow_default"
     conn_type = "servicenow"
     hook_name = "ServiceNow"

@@ -143,10 +143,13 @@ def test_a_server_that_does_not_speak_tls_from_the_start_is_said_so(connect, htt
         EmailHook().check()
 
 
-def test_the_connections_timeout_is_kept(connect):
+def test_the_connections_timeout_is_kept_unless_the_caller_has_another(connect):
     with Silent() as server:
         address = server.url.partition("://")[2]
         extra = {"from_email": SENDER, "disable_ssl": True, "timeout": 0.2}
         connect("smtp_default", conn_type="smtp", host=address, extra=extra)
         with pytest.raises(RetryableError, match="gave no answer"):
-            EmailHook(timeout=600).check()
+            EmailHook().check()
+        connect("smtp_default", conn_type="smtp", host=address, extra=extra | {"timeout": 600})
+        with pytest.raises(RetryableError, match="gave no answer"):
+            EmailHook(timeout=0.2).check()

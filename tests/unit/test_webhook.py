@@ -67,7 +67,7 @@ def test_the_signature_is_over_time_and_the_bytes_sent():
 def test_the_request_is_what_was_promised(httpserver, connect):
     httpserver.expect_request("/hooks/alerts/").respond_with_data("", status=204)
     url = httpserver.url_for("/hooks/alerts/?code=k3y")
-    extra = {"headers": '{"Authorization": "Bearer t0ken"}'}
+    extra = {"auth_headers": '{"Authorization": "Bearer t0ken"}'}
     connect("webhook_default", conn_type="webhook", host=url, password="s3cret", extra=extra)
     with WebhookHook() as hook:
         hook.send(b'{"a": 1}', key="k")
@@ -109,7 +109,7 @@ def test_a_header_of_the_connection_is_in_no_error(connect):
     answer = {"status": 400, "json": {"error": "I do not know Bearer t0ken-of-theirs"}}
     with always(ROW, answer) as server:
         fields = typical(ROW).connections(server.url)["webhook_default"]
-        connect("webhook_default", **fields, extra={"headers": {"Authorization": "Bearer t0ken-of-theirs"}})
+        connect("webhook_default", **fields, extra={"auth_headers": {"Authorization": "Bearer t0ken-of-theirs"}})
         with WebhookHook(retries=0) as hook, pytest.raises(PermanentError, match=r"I do not know \*\*\*"):
             hook.send(b"{}", key="k")
 
@@ -123,11 +123,11 @@ def test_a_header_of_the_connection_is_in_no_error(connect):
         ({"host": "https://u:p@r.example.com/a", "password": "s3cret"}, "its URL must hold no login"),
         ({"host": "https://r.example.com:port/a", "password": "s3cret"}, "its URL is none"),
         (
-            {"host": "https://r.example.com", "password": "s3cret", "extra": {"headers": "[1]"}},
+            {"host": "https://r.example.com", "password": "s3cret", "extra": {"auth_headers": "[1]"}},
             "not a JSON object of texts",
         ),
         (
-            {"host": "https://r.example.com", "password": "s3cret", "extra": {"headers": {"A": "ü"}}},
+            {"host": "https://r.example.com", "password": "s3cret", "extra": {"auth_headers": {"A": "ü"}}},
             "characters that no HTTP header can carry",
         ),
     ],

@@ -21,8 +21,10 @@ from airflow_provider_airis.errors import LeaseLostError, PermanentError, Retrya
 from airflow_provider_airis.hooks.airis.checkpoints import Checkpoints
 from airflow_provider_airis.hooks.airis.leases import FENCE, Lease, Leases
 from airflow_provider_airis.hooks.airis.metrics import Metrics
+from airflow_provider_airis.hooks.base import RETRIES
 from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, KEPT_REFUSALS, Delivery, IngestSummary
-from airflow_provider_airis.hooks.http import RETRIES, HttpHook, T
+from airflow_provider_airis.hooks.http import HttpHook, T
+from airflow_provider_airis.hooks.pagers import Cursor
 from airflow_provider_airis.records import (
     Alert,
     AlertChange,
@@ -447,7 +449,7 @@ class AirisHook(HttpHook):
 
     def _entries(self, params: dict[str, Any]) -> Iterator[Any]:
         path, params = f"{API}/notification-log", params | {"limit": 5000}
-        return self.pages(path, params=params, items="entries", cursor="next_cursor", parameter="cursor")
+        return self.pages(path, params=params, items="entries", pager=Cursor("next_cursor", "cursor"))
 
     def silences(self) -> list[Silence]:
         """The silences that hold now, or will.
