@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 HEADER_CHARS = 150
 FIELD_CHARS = 2_000
 SECTION_CHARS = 3_000
+# An action's id may have so many characters; the one of the button that acknowledges names the alert.
+ACTION_CHARS = 255
+ACKNOWLEDGE = "ack_alert_"
 # How far Slack's clock and the hub's may be apart.
 CLOCKS_MS = 300_000
 # What chat.update answers of a message that was deleted, is another app's, or too old to be edited.
@@ -106,12 +109,15 @@ def _context(view: AlertView) -> list[str]:
 def _buttons(view: AlertView) -> list[Any]:
     from slack_sdk.models.blocks import ButtonElement
 
-    labels = {"airis_acknowledge": "Acknowledge", "airis_resolve": "Resolve", "airis_silence_1h": "Silence 1 h"}
-    offered = {"firing": [*labels], "acknowledged": ["airis_resolve", "airis_silence_1h"], "resolved": []}
-    buttons = [
-        ButtonElement(text=_plain(labels[name]), action_id=name, value=view.alert.id)
-        for name in offered[view.alert.status]
-    ]
+    alert_id = view.alert.id
+    acknowledge = f"{ACKNOWLEDGE}{alert_id}"
+    labels = {
+        acknowledge if len(acknowledge) <= ACTION_CHARS else "airis_acknowledge": "Acknowledge",
+        "airis_resolve": "Resolve",
+        "airis_silence_1h": "Silence 1 h",
+    }
+    offered = {"firing": [*labels], "acknowledged": [*labels][1:], "resolved": []}[view.alert.status]
+    buttons = [ButtonElement(text=_plain(labels[name]), action_id=name, value=alert_id) for name in offered]
     return [*buttons, ButtonElement(text=_plain("View Dashboard"), action_id="view_dashboard", url=view.url)]
 
 

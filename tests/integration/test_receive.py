@@ -362,7 +362,7 @@ def test_buttons_of_slack_and_who_pressed_them(workspace, fire):
     sync(user("jdoe", "Jane.Doe@Example.com", display_name="Jane Doe"), user("jane", "jane.doe@example.com.au"))
     alert_id = fire()
     ts = posted(workspace, alert_id)
-    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    assert ask(workspace, "press", ts=ts, action_id=f"ack_alert_{alert_id}") == {"status": 200}
     known = alert(alert_id)
     assert (known.status, known.acknowledged_by) == ("acknowledged", "Jane Doe (jdoe)")
     posted(workspace, alert_id)
@@ -396,9 +396,9 @@ def test_a_button_silences_for_an_hour_and_says_until_when(workspace, fire):
 
 
 def test_a_person_is_told_what_went_wrong_and_nobody_else_is(workspace, fire, connect):
-    ts = posted(workspace, fire())
+    ts = posted(workspace, alert_id := fire())
     connect("airis_default", conn_type="airis", host="http://127.0.0.1:9", password="x", extra={"timeout": 1})
-    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    assert ask(workspace, "press", ts=ts, action_id=f"ack_alert_{alert_id}") == {"status": 200}
     (response,) = until(lambda: shown(workspace, "responses"))
     assert response["text"] == "AIRIS-MON could not be told. Try again in a minute."
     assert response["response_type"] == "ephemeral"
@@ -410,7 +410,7 @@ def test_a_button_is_answered_before_slack_gives_up_though_the_hub_takes_longer(
     with FaultProxy(hub.url, [Fault(action="latency", path="/acknowledge", seconds=4)]) as slow:
         connect("airis_default", conn_type="airis", host=slow.url, password=hub.token)
         # The stand-in gives up after three seconds, as Slack does.
-        assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+        assert ask(workspace, "press", ts=ts, action_id=f"ack_alert_{alert_id}") == {"status": 200}
         until(lambda: alert(alert_id).status == "acknowledged")
 
 
@@ -418,7 +418,7 @@ def test_without_the_scope_for_emails_people_are_named_as_slack_names_them(works
     ask(workspace, "tokens", token="xoxb-good", scopes=["chat:write"])
     alert_id = fire()
     ts = posted(workspace, alert_id)
-    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    assert ask(workspace, "press", ts=ts, action_id=f"ack_alert_{alert_id}") == {"status": 200}
     assert alert(alert_id).acknowledged_by == "jane"
 
 

@@ -107,7 +107,7 @@ def test_buttons_are_those_that_fit_the_state():
         ]
         for status in ("firing", "acknowledged", "resolved")
     }
-    acknowledge = ("airis_acknowledge", "Acknowledge", "a1")
+    acknowledge = ("ack_alert_a1", "Acknowledge", "a1")
     others = [("airis_resolve", "Resolve", "a1"), ("airis_silence_1h", "Silence 1 h", "a1")]
     link = ("view_dashboard", "View Dashboard", None)
     assert buttons == {
