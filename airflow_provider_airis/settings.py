@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -79,15 +79,33 @@ def options(stem: str, name: str) -> list[str]:
     return listed
 
 
-def flag(stem: str, name: str) -> bool:
-    """An option that is on or off."""
-    return bool(value(stem, name))
+class ChannelOptions(Mapping[str, Any]):
+    """The options that a system's channel has for its own, by name, as they stand whenever one is asked for.
 
+    :param given: over those of ``airflow.cfg``.
+    """
 
-def json_option(stem: str, name: str) -> dict[str, Any]:
-    """An option that holds a JSON object."""
-    read: dict[str, Any] = value(stem, name)
-    return read
+    def __init__(self, row: System, given: Mapping[str, Any] | None = None) -> None:
+        assert row.channel
+        self._stem = row.stem
+        self._names = [option.name for option in row.channel.options]
+        self._given = given or {}
+
+    def __getitem__(self, name: str) -> Any:
+        """As its type says.
+
+        :raises PermanentError: it holds something else.
+        """
+        if name not in self._names:
+            raise KeyError(name)
+        given = self._given.get(name)
+        return value(self._stem, name) if given is None else given
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def sync_schedule(stem: str) -> DelayedCronDataIntervalTimetable:

@@ -280,6 +280,16 @@ class System:
         return f"{PACKAGE}.operators.{self.stem}.AirisTo{self.prefix}Operator" if self.channel else None
 
     @property
+    def channel_class(self) -> str | None:
+        """Import path of the class that shows alerts to it."""
+        return f"{PACKAGE}.channels.{self.stem}.{self.prefix}Channel" if self.channel else None
+
+    @property
+    def target_is_connection(self) -> bool:
+        """Whether a target of it is a connection, whose URL or key leads there."""
+        return self.channel is not None and self.channel.target == self.default_conn_id
+
+    @property
     def handler_class(self) -> str | None:
         """Import path of the class that reads requests to ``/airis/receive/<stem>``."""
         return f"{PACKAGE}.receive.{self.stem}.{self.prefix}Handler" if self.webhook else None

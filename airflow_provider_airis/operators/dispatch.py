@@ -12,10 +12,10 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
+from airflow_provider_airis.channels.base import notification_failed
 from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.links import AirisAlertLink
-from airflow_provider_airis.operators.deliver import notification_failed
 from airflow_provider_airis.routes import Routes, RoutesError
 from airflow_provider_airis.settings import option, options, value
 
@@ -31,7 +31,7 @@ class AirisDispatchOperator(BaseOperator):
 
     The routes are those of ``[airis] routes_file``, else the hub's own, else the default: each alert by itself to the
     systems of its severity. Each group is shown in the state that it then has, by the system's
-    ``AirisTo<System>Operator``. That a group may be sent is written into the hub's notification log before it is, and
+    channel. That a group may be sent is written into the hub's notification log before it is, and
     that it was thereafter; so a crash leaves a trace, and the receiver is looked at before it is told again. The place
     in the feed is committed once everything up to there is shown or waits for its time, which is kept at the hub too.
 
@@ -78,7 +78,7 @@ class AirisDispatchOperator(BaseOperator):
             try:
                 linger_s = float(value(self.system, "linger_s")) if self.linger_s is None else self.linger_s
                 limit = {"linger_s": linger_s, "max_run_s": self.max_run_s}
-                self._run = Run(hub, self._routes(hub), self.system, task_id=self.task_id, **limit)
+                self._run = Run(hub, self._routes(hub), self.system, **limit)
                 return self._run.go()
             except PermanentError as error:
                 raise AirflowFailException(str(error)) from error

@@ -38,7 +38,7 @@ def preload() -> None:
     from airflow_provider_airis.catalog import SYSTEMS
 
     rows = [(row, row.channel) for row in SYSTEMS if row.channel]
-    theirs = [name.rpartition(".")[0] for row, _ in rows for name in (row.notify_class, row.hook_class) if name]
+    theirs = [name.rpartition(".")[0] for row, _ in rows for name in (row.channel_class, row.hook_class) if name]
     for module in (*MODULES, *theirs, *(name for _, channel in rows for name in channel.loads)):
         with suppress(ImportError):
             import_module(module)

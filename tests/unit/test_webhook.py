@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.channels.view import AlertView
+from airflow_provider_airis.channels.webhook import body, key
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.webhook import WebhookHook, signature
-from airflow_provider_airis.operators.webhook import body, key
 from airflow_provider_airis.records import Alert, Notification
 from sandbox.airflow import free_port
 from tests.contract.peers import Silent, always, shared, typical
@@ -43,7 +44,7 @@ def alert(**fields: Any) -> Alert:
     ],
 )
 def test_it_says_what_has_changed(status, shown, change):
-    told = json.loads(body(alert(status=status), URL, shown=shown))
+    told = json.loads(body(AlertView(alert(status=status), URL), shown=shown))
     assert (told["change"], told["url"]) == (change, URL)
     assert told["alert"].keys() == {field.name for field in msgspec.structs.fields(Alert)} - {"notifications"}
 
@@ -52,14 +53,14 @@ def test_a_repetition_is_the_same_bytes_under_the_same_key():
     fields = {"timestamp": 1_000, "updated_at": 61_000}
     first = alert(duration=60.1, **fields)
     later = alert(duration=75.0, notifications=[Notification("slack", "#alerts", "C1:1", "firing", 1)], **fields)
-    assert body(first, URL, shown=False) == body(later, URL, shown=False)
-    assert json.loads(body(first, URL, shown=False))["alert"]["duration"] == 60.0
-    assert key(first) == key(later) == "airis-mon-a1-61000"
-    assert key(alert(id="a/ü b")).isascii()
+    assert body(AlertView(first, URL), shown=False) == body(AlertView(later, URL), shown=False)
+    assert json.loads(body(AlertView(first, URL), shown=False))["alert"]["duration"] == 60.0
+    assert key(AlertView(first, URL)) == key(AlertView(later, URL)) == "airis-mon-a1-61000"
+    assert key(AlertView(alert(id="a/ü b"), URL)).isascii()
 
 
 def test_the_signature_is_over_time_and_the_bytes_sent():
-    told = body(alert(name="Drift ü\n"), URL, shown=False)
+    told = body(AlertView(alert(name="Drift ü\n"), URL), shown=False)
     digest = hmac.new(b"s3cret", b"1795406459." + told, hashlib.sha256).hexdigest()
     assert signature("s3cret", told, 1795406459) == f"t=1795406459,v1={digest}"
 
