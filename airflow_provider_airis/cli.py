@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
         description=_PLAN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    sources = [system.stem for system in SYSTEMS if system.reconciles and system.schedule and system.metrics]
+    sources = [system.stem for system in SYSTEMS if "reconcile" in system.dags and system.metrics]
     backfill.add_argument("--source", required=True, choices=sources, help="the system to read")
     backfill.add_argument("--from", dest="first", required=True, type=_day, metavar="DAY", help="first day, 2026-11-01")
     backfill.add_argument("--to", dest="last", required=True, type=_day, metavar="DAY", help="last day, inclusive")
@@ -155,10 +155,8 @@ def _hub(arguments: list[str]) -> int:
 
 
 def _systems() -> int:
-    rows = [("SYSTEM", "DIRECTION", "CONNECTION TYPE", "DEFAULT CONNECTION", "WHAT IT CARRIES")]
-    rows += [
-        (system.stem, system.flow, system.connection_type, system.default_conn_id, system.summary) for system in SYSTEMS
-    ]
+    rows = [("SYSTEM", "FACETS", "CONNECTION TYPE", "DEFAULT CONNECTION", "WHAT IT CARRIES")]
+    rows += [(s.stem, ",".join(s.facets) or "hub", s.connection.type, s.default_conn_id, s.summary) for s in SYSTEMS]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -208,7 +206,7 @@ def _check(conn_id: str) -> int:
             file=sys.stderr,
         )
         return 1
-    types = {kind: system for system in SYSTEMS for kind in (system.connection_type, *system.more_types)}
+    types = {kind: system for system in SYSTEMS for kind in system.connection.types}
     system = types.get(connection.conn_type or "")
     if system is None:
         known = ", ".join(sorted(types))

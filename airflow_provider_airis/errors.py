@@ -47,3 +47,15 @@ class PartialError(AirisError):
     def __init__(self, message: str, failures: dict[str, str]) -> None:
         super().__init__(message)
         self.failures = failures
+
+
+class CheckpointConflictError(RetryableError):
+    """A checkpoint was written by somebody else since it was read: read it again, and decide anew."""
+
+
+class LeaseTakenError(RetryableError):
+    """Somebody else holds the lease; the message says who, and until when."""
+
+
+class LeaseLostError(PermanentError):
+    """Somebody else has taken the lease since: whoever held it before may write nothing more under it."""

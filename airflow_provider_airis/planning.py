@@ -15,7 +15,7 @@ from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.records import Window, from_ms
 
 if TYPE_CHECKING:
-    from airflow_provider_airis.operators.base import ToAirisOperator
+    from airflow_provider_airis.operators.base import CollectOperator
 
 DAY_S = 86_400
 
@@ -117,7 +117,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Task:
     """An operator of the system's Dag with the arguments that are mapped."""
 
-    operator: ToAirisOperator
+    operator: CollectOperator
     mapped: Mapping[str, Any]
 
 
@@ -135,8 +135,8 @@ def plan(
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     if last > yesterday:
         raise PermanentError(f"--to {last} is not over yet (UTC): end with {yesterday} or earlier")
-    dag_id = f"airis_reconcile_{system.stem}"
-    if dag_id not in system.dag_ids or not system.metrics:
+    dag_id = system.dags.get("reconcile")
+    if dag_id is None or not system.metrics:
         raise PermanentError(f"{system.title} has no history of metrics that could be backfilled")
     start, end = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, last + timedelta(days=1)))
     windows = list(Window.between(start, end).split(DAY_S))

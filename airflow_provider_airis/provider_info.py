@@ -13,7 +13,7 @@ from airflow_provider_airis.catalog import SYSTEMS, Field, Form, System
 
 def get_provider_info() -> dict[str, Any]:
     """What the entry point ``apache_airflow_provider`` answers; Airflow validates it against its own schema."""
-    operators = [system for system in SYSTEMS if system.operator_class]
+    operators = [system for system in SYSTEMS if system.collect_class or system.notify_class]
     return {
         "package-name": "airflow-provider-airis",
         "name": "AIRIS-MON",
@@ -30,7 +30,9 @@ def get_provider_info() -> dict[str, Any]:
         "asset-uris": [{"schemes": ["airis"], "handler": "airflow_provider_airis.assets.sanitize_uri"}],
         "notifications": ["airflow_provider_airis.notifications.airis.AirisNotifier"],
         "extra-links": ["airflow_provider_airis.links.AirisAlertLink"],
-        "connection-types": [_connection_type(system, system.form) for system in SYSTEMS if system.form],
+        "connection-types": [
+            _connection_type(system, system.connection.form) for system in SYSTEMS if system.connection.form
+        ],
         "config": {
             system.section: {
                 "description": f"{system.title}: {system.summary}.",
@@ -38,7 +40,7 @@ def get_provider_info() -> dict[str, Any]:
                     option.name: {
                         "description": option.description,
                         "version_added": "0.1.0",
-                        "type": option.type,
+                        "type": option.type if option.type not in ("list", "json") else "string",
                         "default": option.default,
                         "example": option.example,
                     }
@@ -57,7 +59,7 @@ def _modules(system: System, kind: str) -> dict[str, Any]:
 
 def _connection_type(system: System, form: Form) -> dict[str, Any]:
     return {
-        "connection-type": system.connection_type,
+        "connection-type": system.connection.type,
         "hook-class-name": system.hook_class,
         "hook-name": form.title,
         "ui-field-behaviour": {

@@ -17,7 +17,7 @@ SDK = "airflow.sdk, airflow.sdk.bases.operator, airflow.sdk.bases.hook"
 
 def run() -> dict[str, object]:
     """Milliseconds of each operators module beyond ``airflow.sdk``, seconds to parse all Dags."""
-    modules = [system.operator_class.rpartition(".")[0] for system in SYSTEMS if system.operator_class]
+    modules = [p.rpartition(".")[0] for s in SYSTEMS for p in (s.collect_class, s.notify_class) if p]
     beyond = {module: statistics.median(_import_ms(module) for _ in range(RUNS)) for module in modules}
     parse = _parse_s()
     for module, cost in beyond.items():

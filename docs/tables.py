@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 
-from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
+from airflow_provider_airis.catalog import BY_STEM, SYSTEMS, System
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"(<!-- table:(\w+)(?: (\w+))? -->\n).*?(<!-- /table -->)", re.DOTALL)
-FLOWS = {"hub": "the hub", "inbound": "into the hub", "outbound": "out of the hub"}
+FACETS = {"source": "source", "channel": "alerts", "webhook": "inbound webhooks", "export": "exports"}
 
 # Light colours and what replaces them in the dark.
 DARK = {
@@ -72,13 +72,17 @@ def _link(page: Path, stem: str) -> str:
     return os.path.relpath(ROOT / f"docs/systems/{stem}.md", page.parent)
 
 
+def _facets(system: System) -> str:
+    return ", ".join(FACETS[facet] for facet in system.facets) or "the hub"
+
+
 def systems(page: Path, _: str | None) -> str:
     """Every system, linked to its page."""
     return table(
-        ("System", "Direction", "What it carries", "Tested against"),
+        ("System", "What it is", "What it carries", "Tested against"),
         (
-            (f"[{s.title}]({_link(page, s.stem)})", FLOWS[s.flow], s.summary, s.tested_against)
-            for s in sorted(SYSTEMS, key=lambda s: list(FLOWS).index(s.flow))
+            (f"[{s.title}]({_link(page, s.stem)})", _facets(s), s.summary, s.tested_against)
+            for s in sorted(SYSTEMS, key=lambda s: (bool(s.facets), not s.source))
         ),
     )
 
@@ -90,11 +94,11 @@ def connections(page: Path, _: str | None) -> str:
         (
             (
                 f"[{s.title}]({_link(page, s.stem)})",
-                f"`{s.connection_type}`",
+                f"`{s.connection.type}`",
                 f"`{s.default_conn_id}`",
                 f"`{s.stem}`" if s.requires else "none",
                 ", ".join(re.split(r"[<>=]", wanted)[0] for wanted in s.requires)
-                or ("this provider" if s.form else "Apache Airflow"),
+                or ("this provider" if s.connection.form else "Apache Airflow"),
             )
             for s in SYSTEMS
         ),
@@ -103,7 +107,7 @@ def connections(page: Path, _: str | None) -> str:
 
 def fields(_: Path, stem: str | None) -> str:
     """The fields of a connection form that is ours."""
-    form = BY_STEM[stem or ""].form
+    form = BY_STEM[stem or ""].connection.form
     assert form, f"{stem} has no form of its own"
     where = {"host": "`host`", "password": "`password`", "login": "`login`"}
     standard = [(title, where[name], "", form.placeholders.get(name, "")) for name, title in form.relabeling.items()]

@@ -20,9 +20,37 @@ from airflow_provider_airis.catalog import (
     vertex_ai,
     webhook,
 )
-from airflow_provider_airis.catalog.system import PACKAGE, EventSpec, Field, Form, MetricSpec, Option, System
+from airflow_provider_airis.catalog.system import (
+    PACKAGE,
+    Channel,
+    Connection,
+    EventSpec,
+    Export,
+    Field,
+    Form,
+    MetricSpec,
+    Option,
+    Source,
+    System,
+    Webhook,
+)
 
-__all__ = ["BY_STEM", "PACKAGE", "SYSTEMS", "EventSpec", "Field", "Form", "MetricSpec", "Option", "System"]
+__all__ = [
+    "BY_STEM",
+    "PACKAGE",
+    "SYSTEMS",
+    "Channel",
+    "Connection",
+    "EventSpec",
+    "Export",
+    "Field",
+    "Form",
+    "MetricSpec",
+    "Option",
+    "Source",
+    "System",
+    "Webhook",
+]
 
 SYSTEMS: tuple[System, ...] = (
     airis.ROW,

@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Field, Form, Option, System
+from airflow_provider_airis.catalog.system import Connection, Field, Form, Option, System
 
 ROW = System(
     stem="airis",
     prefix="Airis",
     title="AIRIS-MON",
     category="AIRIS-MON",
-    flow="hub",
     summary="the hub: takes metrics and events in, evaluates rules, gives alerts out",
     url="https://airis-mon.example.com/docs",
-    connection_type="airis",
-    tested_against="the reference hub of this package, over sockets",
-    form=Form(
-        title="AIRIS-MON",
-        relabeling={"host": "Base URL", "password": "Token"},
-        placeholders={
-            "host": "https://airis-mon.example.com",
-            "password": "token with the scopes ingest, read, alerts",
-        },
-        hidden=("login", "port", "schema"),
-        fields=(
-            Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),
-            Field("timeout", "number", "Timeout (s)", "Longest wait for the hub to accept or answer.", 30),
-            Field(
-                "compression",
-                "string",
-                "Compression",
-                "Content-Encoding of what is delivered.",
-                "gzip",
-                ("gzip", "none"),
-            ),
-            Field(
-                "consumer",
-                "string",
-                "Consumer name",
-                "Whose place in the change feed the dispatch Dag keeps.",
-                "airflow",
-            ),
-            Field(
-                "dashboard_url",
-                "string",
-                "Dashboard URL",
-                "Base of the links in notifications, if not the base URL.",
+    connection=Connection(
+        "airis",
+        form=Form(
+            title="AIRIS-MON",
+            relabeling={"host": "Base URL", "password": "Token"},
+            placeholders={
+                "host": "https://airis-mon.example.com",
+                "password": "token with the scopes ingest, read, alerts",
+            },
+            hidden=("login", "port", "schema"),
+            fields=(
+                Field(
+                    "compression",
+                    "string",
+                    "Compression",
+                    "Content-Encoding of what is delivered.",
+                    "gzip",
+                    ("gzip", "none"),
+                ),
+                Field(
+                    "consumer",
+                    "string",
+                    "Consumer name",
+                    "Whose place in the change feed the dispatch Dag keeps.",
+                    "airflow",
+                ),
+                Field(
+                    "dashboard_url",
+                    "string",
+                    "Dashboard URL",
+                    "Base of the links in notifications, if not the base URL.",
+                ),
             ),
         ),
     ),
+    tested_against="the reference hub of this package, over sockets",
     options=(
         Option(
             "routes_file",

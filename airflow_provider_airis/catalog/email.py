@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import System
+from airflow_provider_airis.catalog.system import Channel, Connection, System
 
 ROW = System(
     stem="email",
     prefix="Email",
     title="E-mail",
     category="notification",
-    flow="outbound",
     summary="a thread an alert: a mail for each of its changes",
     url="https://www.rfc-editor.org/rfc/rfc5321",
-    connection_type="smtp",
+    connection=Connection("smtp"),
     tested_against="an SMTP server of our own with STARTTLS and login, through smtplib",
-    target="alerts@example.com",
+    channel=Channel(target="alerts@example.com"),
 )

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import EventSpec, Form, MetricSpec, Option, System
+from airflow_provider_airis.catalog.system import Connection, EventSpec, Form, MetricSpec, Option, Source, System
 
 ROW = System(
     stem="mlflow",
     prefix="MLflow",
     title="MLflow",
     category="AI/ML platforms",
-    flow="inbound",
     summary="what changes in a model registry: models, versions, stages, aliases; the metrics of the versions' runs",
     url="https://mlflow.org/docs/latest/ml/model-registry/",
-    connection_type="mlflow",
-    tested_against="a real MLflow server",
-    form=Form(
-        title="MLflow",
-        relabeling={"host": "Server", "login": "User", "password": "Password or token"},
-        placeholders={
-            "host": "https://mlflow.example.com",
-            "login": "none with a token",
-            "password": "may read the registry and the runs",
-        },
-        hidden=("schema",),
-        fields=(),
+    connection=Connection(
+        "mlflow",
+        form=Form(
+            title="MLflow",
+            relabeling={"host": "Server", "login": "User", "password": "Password or token"},
+            placeholders={
+                "host": "https://mlflow.example.com",
+                "login": "none with a token",
+                "password": "may read the registry and the runs",
+            },
+            hidden=("schema",),
+        ),
     ),
-    schedule="*/5 * * * *",
-    reconciles=False,
+    tested_against="a real MLflow server",
+    source=Source(
+        kind="registry",
+        options=(
+            Option(
+                "connections",
+                "list",
+                "mlflow_default",
+                "Connections of type mlflow, one mapped task each.",
+                "mlflow_default, mlflow_research",
+                argument="mlflow_conn_id",
+                maps=True,
+            ),
+            Option(
+                "max_missing_share", "float", "0.1", "Share of the known models, or versions, that one sync may miss."
+            ),
+            Option(
+                "max_missing", "integer", "50", "How many known models, or versions, one sync may miss in any case."
+            ),
+        ),
+    ),
     metrics=(
         MetricSpec(
             "run_metric",
@@ -67,16 +85,5 @@ ROW = System(
         EventSpec("model_stage_changed", "A version's stage changed; MLflow has deprecated stages for aliases."),
         EventSpec("model_alias_changed", "An alias names another version: `old_version` and `version`, null for none."),
         EventSpec("model_version_deleted", "A version is gone."),
-    ),
-    options=(
-        Option(
-            "connections",
-            "string",
-            "mlflow_default",
-            "Connections of type mlflow, one mapped task each.",
-            "mlflow_default, mlflow_research",
-        ),
-        Option("max_missing_share", "float", "0.1", "Share of the known models, or versions, that one sync may miss."),
-        Option("max_missing", "integer", "50", "How many known models, or versions, one sync may miss in any case."),
     ),
 )

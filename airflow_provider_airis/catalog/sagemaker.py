@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import EventSpec, MetricSpec, Option, System
+from airflow_provider_airis.catalog.system import Connection, EventSpec, MetricSpec, Option, Source, System
 
 # Sets of CloudWatch's dimensions, names sorted. The same requests and the same load are in several of them again.
 VARIANT = "EndpointName/VariantName"
@@ -42,14 +42,58 @@ ROW = System(
     prefix="SageMaker",
     title="Amazon SageMaker",
     category="cloud",
-    flow="inbound",
     summary="endpoint and job metrics from CloudWatch: traffic, errors, latency, load; endpoints' states",
     url="https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html",
-    connection_type="aws",
+    connection=Connection("aws"),
     requires=("apache-airflow-providers-amazon>=9.39",),
     tested_against="a stand-in that enforces AWS's limits, and moto",
-    schedule="*/5 * * * *",
-    delay_s=120,
+    source=Source(
+        kind="history",
+        delay_s=120,
+        reconcile={},
+        options=(
+            Option(
+                "connections",
+                "list",
+                "aws_default",
+                "Connections, one for each account.",
+                "aws_main, aws_research",
+                argument="aws_conn_id",
+                maps=True,
+            ),
+            Option(
+                "regions",
+                "list",
+                "us-east-1",
+                "AWS regions, one mapped task for each connection and region.",
+                "us-east-1, eu-west-1",
+                argument="region_name",
+                maps=True,
+            ),
+            Option(
+                "lookback_s",
+                "integer",
+                "900",
+                "How far back airis_sync_sagemaker reads again, for values that came late; at no further cost.",
+                only="sync",
+            ),
+            Option(
+                "silent_every_s",
+                "integer",
+                "900",
+                "How often airis_sync_sagemaker asks for a series that was silent for three hours; 0 for each time.",
+                only="sync",
+            ),
+            Option(
+                "dimensions",
+                "list",
+                f"{VARIANT}, {COMPONENT}",
+                "Sets of CloudWatch's dimensions to read. What several sets hold is the same requests and load again.",
+                f"{VARIANT}, {_INSTANCE}",
+            ),
+            Option("jobs", "list", "", "Jobs whose instances' load is read.", ", ".join(JOBS)),
+        ),
+    ),
     metrics=(
         MetricSpec(
             "invocations",
@@ -202,35 +246,5 @@ ROW = System(
             "An endpoint was created or changed: its status, the reason of a failure, its configuration "
             "(instance types, variants, weights, instance counts).",
         ),
-    ),
-    options=(
-        Option("connections", "string", "aws_default", "Connections, one for each account.", "aws_main, aws_research"),
-        Option(
-            "regions",
-            "string",
-            "us-east-1",
-            "AWS regions, one mapped task for each connection and region.",
-            "us-east-1, eu-west-1",
-        ),
-        Option(
-            "lookback_s",
-            "integer",
-            "900",
-            "How far back airis_sync_sagemaker reads again, for values that came late; at no further cost.",
-        ),
-        Option(
-            "silent_every_s",
-            "integer",
-            "900",
-            "How often airis_sync_sagemaker asks for a series that was silent for three hours; 0 for each time.",
-        ),
-        Option(
-            "dimensions",
-            "string",
-            f"{VARIANT}, {COMPONENT}",
-            "Sets of CloudWatch's dimensions to read. What several sets hold is the same requests and load again.",
-            f"{VARIANT}, {_INSTANCE}",
-        ),
-        Option("jobs", "string", "", "Jobs whose instances' load is read.", ", ".join(JOBS)),
     ),
 )

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import Field, Form, System
+from airflow_provider_airis.catalog.system import Channel, Connection, Form, System
 
 ROW = System(
     stem="teams",
     prefix="Teams",
     title="Microsoft Teams",
     category="notification",
-    flow="outbound",
     summary="an Adaptive Card for each change of an alert",
     url="https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/add-incoming-webhook",
-    connection_type="teams",
-    tested_against="a server of our own that checks what a workflow and Adaptive Cards 1.4 demand",
-    form=Form(
-        title="Microsoft Teams",
-        relabeling={"password": "Workflow's URL"},
-        placeholders={"password": "https://….environment.api.powerplatform.com/…&sig=…"},
-        hidden=("login", "port", "schema"),
-        fields=(Field("verify", "string", "Verify TLS", "true, false, or the path of a CA bundle.", "true"),),
+    connection=Connection(
+        "teams",
+        form=Form(
+            title="Microsoft Teams",
+            relabeling={"password": "Workflow's URL"},
+            placeholders={"password": "https://….environment.api.powerplatform.com/…&sig=…"},
+            hidden=("login", "port", "schema"),
+        ),
     ),
-    target="teams_default",
+    tested_against="a server of our own that checks what a workflow and Adaptive Cards 1.4 demand",
+    channel=Channel(target="teams_default"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.catalog.system import MetricSpec, Option, System
+from airflow_provider_airis.catalog.system import Connection, MetricSpec, Option, Source, System
 
 _ONLINE = "aiplatform.googleapis.com:prediction/online/"
 _SUM = ("ALIGN_SUM",)
@@ -13,15 +13,41 @@ ROW = System(
     prefix="VertexAI",
     title="Google Vertex AI",
     category="cloud",
-    flow="inbound",
     summary="endpoint traffic, errors, latency, replicas and load from Cloud Monitoring",
     url="https://cloud.google.com/vertex-ai/docs/general/monitoring-metrics",
-    connection_type="google_cloud_platform",
-    conn_id="google_cloud_default",
+    connection=Connection("google_cloud_platform", default_id="google_cloud_default"),
     requires=("apache-airflow-providers-google>=22.8",),
     tested_against="a gRPC stand-in on Google's own message types",
-    schedule="*/5 * * * *",
-    delay_s=420,
+    source=Source(
+        kind="history",
+        delay_s=420,
+        reconcile={},
+        options=(
+            Option(
+                "projects",
+                "list",
+                "",
+                "Google Cloud projects, one mapped task each; the connection's if empty.",
+                "vision-production, fraud-production",
+                argument="project_id",
+                maps=True,
+            ),
+            Option(
+                "locations",
+                "list",
+                "",
+                "Locations to read; every one that has points if empty.",
+                "us-central1, europe-west4",
+            ),
+            Option(
+                "lookback_s",
+                "integer",
+                "900",
+                "How far back airis_sync_vertex_ai reads again, for points that became visible late; no further calls.",
+                only="sync",
+            ),
+        ),
+    ),
     metrics=(
         MetricSpec("prediction_count", "1", "Online predictions.", _ONLINE + "prediction_count", _SUM),
         MetricSpec("error_count", "1", "Online predictions that failed.", _ONLINE + "error_count", _SUM),
@@ -72,28 +98,6 @@ ROW = System(
         ),
         MetricSpec(
             "network_sent_bytes_count", "By", "Bytes that a replica sent.", _ONLINE + "network/sent_bytes_count", _SUM
-        ),
-    ),
-    options=(
-        Option(
-            "projects",
-            "string",
-            "",
-            "Google Cloud projects, one mapped task each; the connection's if empty.",
-            "vision-production, fraud-production",
-        ),
-        Option(
-            "locations",
-            "string",
-            "",
-            "Locations to read; every one that has points if empty.",
-            "us-central1, europe-west4",
-        ),
-        Option(
-            "lookback_s",
-            "integer",
-            "900",
-            "How far back airis_sync_vertex_ai reads again, for points that became visible late; in the same calls.",
         ),
     ),
 )

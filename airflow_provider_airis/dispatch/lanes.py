@@ -7,9 +7,9 @@ import random
 from dataclasses import dataclass, field
 from time import monotonic
 
+from airflow_provider_airis.channels.base import Channel
 from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-from airflow_provider_airis.operators.deliver import AirisToOperator
 from airflow_provider_airis.records import LogEntry, Shown
 from airflow_provider_airis.routes import Flush, LogKey
 
@@ -92,7 +92,7 @@ class Lane:
     """
 
     target: str
-    operator: AirisToOperator
+    channel: Channel
     routed: bool
     pause: Pause = field(default_factory=Pause)
     queue: list[tuple[int, int, LogKey]] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_airis.operators.deliver import TIMEOUT_S
+from airflow_provider_airis.channels.base import TIMEOUT_S
 
 # Groups delivered side by side to one target, and to all of them; and changes read at once.
 DELIVERIES = 4

@@ -7,7 +7,6 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,15 +14,16 @@ from urllib.parse import quote
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.channels.base import notification_failed, open_channel
 from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.dispatch.lanes import Item, Lane, Pause
 from airflow_provider_airis.dispatch.sending import Outcome, Sender
 from airflow_provider_airis.dispatch.state import Read, Reader, State
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-from airflow_provider_airis.operators.deliver import notification_failed
 from airflow_provider_airis.records import Alert, LogEntry, iso
 from airflow_provider_airis.routes import Flush, Group, LogKey, Routes, Sent, Silence, plan
 from airflow_provider_airis.routes.groups import RESOLVED
+from airflow_provider_airis.settings import ChannelOptions
 
 if TYPE_CHECKING:
     from airflow_provider_airis.hooks.airis import AirisHook
@@ -36,12 +36,9 @@ class Run:
     :param linger_s: seconds without a change after which it ends, and ``max_run_s``: in any case.
     """
 
-    def __init__(
-        self, hub: AirisHook, routes: Routes, system: str, *, linger_s: float, max_run_s: float, task_id: str
-    ) -> None:
+    def __init__(self, hub: AirisHook, routes: Routes, system: str, *, linger_s: float, max_run_s: float) -> None:
         self.system = system
         self.row = BY_STEM[system]
-        self.task_id = task_id
         self.log = hub.log
         self.hub = hub
         self.routes = routes
@@ -107,7 +104,7 @@ class Run:
     def close(self) -> None:
         """End the sessions with the receivers."""
         for lane in self.lanes.values():
-            lane.operator.close()
+            lane.channel.close()
 
     # What the main thread does
 
@@ -415,8 +412,6 @@ class Run:
 
     def _lane(self, target: str) -> Lane:
         if target not in self.lanes:
-            module, _, name = str(self.row.operator_class).rpartition(".")
-            operator = getattr(import_module(module), name)(task_id=self.task_id, alert_id="", target=target)
-            operator.hook_retries = 0
-            self.lanes[target] = Lane(target, operator, routed=target in self.targets)
+            channel = open_channel(self.row, target, options=ChannelOptions(self.row), retries=0)
+            self.lanes[target] = Lane(target, channel, routed=target in self.targets)
         return self.lanes[target]

@@ -12,10 +12,11 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from msgspec.structs import replace
 
 from airflow_provider_airis.catalog import System
+from airflow_provider_airis.channels.base import Channel, notification_failed
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.dispatch.lanes import Item, Lane
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-from airflow_provider_airis.operators.deliver import AirisToOperator, notification_failed
 from airflow_provider_airis.records import Alert, LogEntry, Notification, Shown
 from airflow_provider_airis.routes import Group, folded
 from airflow_provider_airis.routes.groups import FAILED, RESOLVED, SENDING
@@ -135,9 +136,10 @@ class Sender:
             return Outcome(entry)
         changed = item.changed(known)
         alert, again = self._alert(item, known, changed)
+        view = AlertView(alert, self.hub.dashboard_url(item.flush.alerts[0].id))
         entry = self._begin(item, known, alert, changed)
         try:
-            reference = self._send(item, lane, alert, entry.reference or None, again=again)
+            reference = self._send(item, lane, view, entry.reference or None, again=again)
         except NotTakenError as error:
             return Outcome(entry, error=error.error)
         except AirisError as error:
@@ -145,8 +147,7 @@ class Sender:
         self.hub.log.info("%s (%s) shows %s as %s", self.row.title, lane.target, alert.id, alert.status)
         item.unwritten = entry = replace(entry, reference=reference or "", at=self._now(), alerts=sent.alerts)
         self._write(entry)
-        url = self.hub.dashboard_url(item.flush.alerts[0].id)
-        if reference and (better := lane.operator.illustrate(self.hub, alert, reference, url=url)):
+        if reference and (better := lane.channel.illustrate(self.hub, view, reference)):
             item.unwritten = entry = replace(entry, reference=better)
             self._write(entry)
         item.unwritten = None
@@ -174,15 +175,14 @@ class Sender:
             again |= not known.reference or any(shown.status == SENDING for shown in known.alerts.values())
         return alert, again
 
-    def _send(self, item: Item, lane: Lane, alert: Alert, reference: str | None, *, again: bool) -> str | None:
+    def _send(self, item: Item, lane: Lane, view: AlertView, reference: str | None, *, again: bool) -> str | None:
         """Send.
 
         :raises NotTakenError: it, or everything, is to wait.
         :raises AirisError: the group is given up.
         """
-        url = self.hub.dashboard_url(item.flush.alerts[0].id)
         try:
-            return self._operator(lane).send(alert, reference, url=url, again=again)
+            return self._channel(lane).send(view, reference, maybe_sent=again)
         except RetryableError as error:
             if item.failures < limits.MOST_FAILURES:
                 raise NotTakenError(error) from error
@@ -193,7 +193,7 @@ class Sender:
         except Exception as error:
             refusal = _permanent(error)
             others = item.refusals >= limits.MOST_REFUSALS and item.taken < lane.sent
-            if lane.routed and not others and lane.operator.refuses_all(refusal):
+            if lane.routed and not others and lane.channel.refuses_all(refusal):
                 raise NotTakenError(refusal) from error
             raise refusal from error
 
@@ -240,16 +240,16 @@ class Sender:
 
     def _check(self, lane: Lane) -> None:
         """Ask a target that has refused everything, with its connection looked up anew."""
-        lane.operator.close()
+        lane.channel.close()
         try:
-            self._operator(lane).hook.check()
+            self._channel(lane).check()
         except Exception as error:
             raise NotTakenError(error) from error
 
-    def _operator(self, lane: Lane) -> AirisToOperator:
+    def _channel(self, lane: Lane) -> Channel:
         with self._lock, suppress(Exception):
-            lane.operator.hook  # noqa: B018  made here, so that the threads share one
-        return lane.operator
+            lane.channel.hook  # noqa: B018  made here, so that the threads share one
+        return lane.channel
 
     def _give_up(self, entry: LogEntry, alert: Alert, changed: dict[str, Shown], error: AirisError) -> Outcome:
         """Write down that nobody was told, and say so at the hub."""

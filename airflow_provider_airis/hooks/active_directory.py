@@ -9,20 +9,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
-from airflow.sdk import BaseHook
-
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.hooks.base import SystemHook
 from airflow_provider_airis.hooks.ldap_answers import DIRSYNC, PAGED, receive
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from airflow.sdk import Connection
 
 T = TypeVar("T")
 
@@ -112,7 +104,7 @@ class Root(NamedTuple):
     invocation_id: str | None
 
 
-class ActiveDirectoryHook(BaseHook):
+class ActiveDirectoryHook(SystemHook):
     """Reads a directory over LDAP. Opens nothing before the first call, and then stays with the server it has reached.
 
     The connection's host is one server or several, separated by commas and tried in order:
@@ -128,7 +120,7 @@ class ActiveDirectoryHook(BaseHook):
 
     Referrals are not followed.
 
-    :param ldap_conn_id: connection of type ``ldap``.
+    :param conn_id: connection of type ``ldap``.
     :param timeout: seconds to wait for a server to accept or answer; over the connection's own.
     :param retries: how often all servers are tried again before what passes is raised.
 
@@ -138,31 +130,14 @@ class ActiveDirectoryHook(BaseHook):
     See https://datatracker.ietf.org/doc/html/rfc4511
     """
 
-    conn_name_attr = "ldap_conn_id"
     default_conn_name = "ldap_default"
     conn_type = "ldap"
     hook_name = "Active Directory / LDAP"
 
-    def __init__(
-        self, ldap_conn_id: str = default_conn_name, *, timeout: float | None = None, retries: int = 2
-    ) -> None:
-        super().__init__()
-        self.ldap_conn_id = ldap_conn_id
-        self.timeout = timeout
-        self.retries = retries
+    def __init__(self, conn_id: str | None = None, *, timeout: float | None = None, retries: int = 2) -> None:
+        super().__init__(conn_id, timeout=timeout, retries=retries)
         self.server: str | None = None
         self._conn: Any = None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.ldap_conn_id!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection. The hook opens a new one, to the same server, if it is used again."""
@@ -170,19 +145,6 @@ class ActiveDirectoryHook(BaseHook):
         if conn is not None:
             with suppress(Exception):
                 conn.unbind()
-
-    @cached_property
-    def connection(self) -> Connection:
-        """The Airflow connection, looked up once."""
-        return self.get_connection(self.ldap_conn_id)
-
-    @cached_property
-    def extra(self) -> dict[str, Any]:
-        """The connection's extras."""
-        try:
-            return msgspec.json.decode(self.connection.extra or "{}", type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            raise self._misconfigured("its extra is not a JSON object") from error
 
     @cached_property
     def servers(self) -> list[str]:
@@ -219,7 +181,8 @@ class ActiveDirectoryHook(BaseHook):
         :raises PermanentError: the login is refused, or a certificate is not trusted.
         """
         if self._conn is None:
-            self._conn = self._retried(self._connected)
+            with self.importing():
+                self._conn = self._retried(self._connected)
         return self._conn
 
     def root(self) -> Root:
@@ -342,17 +305,6 @@ class ActiveDirectoryHook(BaseHook):
     def root_once(self) -> Root:
         """:meth:`root` as it was when first asked for."""
         return self.root()
-
-    def test_connection(self) -> tuple[bool, str]:
-        """Whether a server can be reached and accepts the login, and what it said. Never raises."""
-        try:
-            return True, self.check()
-        except Exception as error:  # noqa: BLE001  the form shows any reason
-            return False, self._redacted(
-                str(error) if isinstance(error, AirisError) else f"{type(error).__name__}: {error}"
-            )
-        finally:
-            self.close()
 
     def check(self) -> str:
         """Bind and read the base; returns what to tell the user."""
@@ -523,17 +475,6 @@ class ActiveDirectoryHook(BaseHook):
         raise self._misconfigured("its authentication must be simple, anonymous, gssapi or external")
 
     @cached_property
-    def _timeout_s(self) -> float:
-        wanted = self.extra.get("timeout") if self.timeout is None else self.timeout
-        try:
-            seconds = 30.0 if wanted in (None, "") else float(wanted)
-        except (TypeError, ValueError) as error:
-            raise self._misconfigured("its timeout is no number of seconds") from error
-        if not 0 < seconds < 86_400:
-            raise self._misconfigured("its timeout must be a positive number of seconds")
-        return seconds
-
-    @cached_property
     def _context(self) -> ssl.SSLContext:
         bundle = self.extra.get("ca_certs_file") or None
         try:
@@ -573,7 +514,7 @@ class ActiveDirectoryHook(BaseHook):
                 raise _UntrustedError(
                     f"{self._asked(asked, url)} was not sent, its certificate is not trusted "
                     f"({said.partition('certificate verify failed: ')[2].partition(' (_ssl')[0]}): "
-                    f"let ca_certs_file of connection {self.ldap_conn_id} name the CA bundle, and host the name in it"
+                    f"let ca_certs_file of connection {self.conn_id} name the CA bundle, and host the name in it"
                 ) from error
             if isinstance(error, ldap.LDAPStartTLSError) and "startTLS failed" in said:
                 raise _UntrustedError(
@@ -599,14 +540,7 @@ class ActiveDirectoryHook(BaseHook):
         return PermanentError(f"{message}: {advice}" if advice else message, detail=said, status=code)
 
     def _asked(self, asked: str, url: str | None = None) -> str:
-        return f"{self.hook_name} (connection {self.ldap_conn_id}): {url or self.base_url}, asked {_for(asked)},"
-
-    def _misconfigured(self, what: str) -> PermanentError:
-        return PermanentError(f"{self.hook_name}: connection {self.ldap_conn_id} cannot be used, {what}")
-
-    def _redacted(self, text: str) -> str:
-        password = self.connection.password if "connection" in self.__dict__ else None
-        return text.replace(password, "***") if password else text
+        return f"{self.hook_name} (connection {self.conn_id}): {url or self.base_url}, asked {_for(asked)},"
 
 
 class _UntrustedError(PermanentError):

@@ -8,18 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.message import Message
 from email.utils import getaddresses, parseaddr
-from functools import cached_property
 from time import sleep
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import msgspec
-from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-
-if TYPE_CHECKING:
-    from airflow.sdk import Connection
+from airflow_provider_airis.hooks.base import SystemHook
 
 WAIT_S = 1.0
 # Details of a refusal: some of the addresses were refused, or all of them.
@@ -36,45 +31,25 @@ _ADVICE = {
 }
 
 
-class EmailHook(BaseHook):
+class EmailHook(SystemHook):
     """Sends mail on an Airflow connection of type ``smtp``; all its fields are the SMTP provider's.
 
     The extra ``from_email`` is needed: from whom the mail is.
 
-    :param smtp_conn_id: connection of type ``smtp``.
-    :param timeout: seconds to wait for an answer, unless the connection names them.
+    :param conn_id: connection of type ``smtp``.
+    :param timeout: seconds to wait for an answer; over the connection's own.
     :param retries: how often a mail is offered again that the server has turned away for now. After a connection that
         broke it is not: the server may have taken it.
 
     See https://airflow.apache.org/docs/apache-airflow-providers-smtp/stable/connections/smtp.html
     """
 
-    conn_name_attr = "smtp_conn_id"
     default_conn_name = "smtp_default"
     conn_type = "smtp"
     hook_name = "E-mail"
 
-    def __init__(self, smtp_conn_id: str = default_conn_name, *, timeout: float = 30, retries: int = 1) -> None:
-        super().__init__()
-        self.smtp_conn_id = smtp_conn_id
-        self.timeout = timeout
-        self.retries = retries
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.smtp_conn_id!r})"
-
-    @cached_property
-    def connection(self) -> Connection:
-        """The Airflow connection, looked up once."""
-        return self.get_connection(self.smtp_conn_id)
-
-    @cached_property
-    def extra(self) -> dict[str, Any]:
-        """The connection's extras."""
-        try:
-            return msgspec.json.decode(self.connection.extra or "{}", type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            raise self._misconfigured("its extra is not a JSON object") from error
+    def __init__(self, conn_id: str | None = None, *, timeout: float | None = None, retries: int = 1) -> None:
+        super().__init__(conn_id, timeout=timeout, retries=retries)
 
     @property
     def sender(self) -> str:
@@ -117,13 +92,6 @@ class EmailHook(BaseHook):
         login = f"the login {self.connection.login}" if self.connection.login else "mail without a login"
         return f"{self._server} accepts {login}; mail is from {sender}"
 
-    def test_connection(self) -> tuple[bool, str]:
-        """Whether the server can be reached and accepts the login. Never raises, sends nothing."""
-        try:
-            return True, self.check()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
-            return False, self._redacted(str(error))
-
     def _with_client(self, use: Callable[[smtplib.SMTP], Any]) -> None:
         with self._translated():
             client = self._open()
@@ -135,9 +103,10 @@ class EmailHook(BaseHook):
 
     def _open(self) -> smtplib.SMTP:
         """The provider's client, connected and logged in."""
-        from airflow.providers.smtp.hooks.smtp import SmtpHook
+        with self.importing():
+            from airflow.providers.smtp.hooks.smtp import SmtpHook
 
-        seconds = float(self.extra.get("timeout") or self.timeout)
+        seconds = self._timeout_s
 
         class Hook(SmtpHook):
             timeout = seconds  # type: ignore[assignment]  # an int, says the provider; any will do
@@ -145,7 +114,7 @@ class EmailHook(BaseHook):
 
         if not self.connection.host:
             raise self._misconfigured("it has no host")
-        hook = Hook(self.smtp_conn_id)
+        hook = Hook(self.conn_id)
         try:
             hook.get_conn()
         except BaseException:
@@ -166,7 +135,7 @@ class EmailHook(BaseHook):
             raise self._refused(error.smtp_code, error.smtp_error) from error
         except smtplib.SMTPNotSupportedError as error:
             raise PermanentError(
-                f"{self._asked} cannot do it: {error}; check disable_tls and login of connection {self.smtp_conn_id}"
+                f"{self._asked} cannot do it: {error}; check disable_tls and login of connection {self.conn_id}"
             ) from error
         except ssl.SSLCertVerificationError as error:
             raise PermanentError(
@@ -175,7 +144,7 @@ class EmailHook(BaseHook):
         except ssl.SSLError as error:
             raise PermanentError(
                 f"{self._asked} does not speak TLS like that ({error.reason}): for STARTTLS set disable_ssl of "
-                f"connection {self.smtp_conn_id} to true, for TLS from the start set disable_tls"
+                f"connection {self.conn_id} to true, for TLS from the start set disable_tls"
             ) from error
         except (smtplib.SMTPException, OSError) as error:
             raise RetryableError(f"{self._asked} gave no answer: {self._redacted(str(error))}") from error
@@ -190,7 +159,7 @@ class EmailHook(BaseHook):
         message = self._redacted(f"{self._asked} answered {code} {' '.join(text.split())[:500]}".rstrip())
         if 400 <= code < 500 or code < 0:
             return RetryableError(message, status=code if code > 0 else None)
-        advice = _ADVICE.get(code, "").format(conn_id=self.smtp_conn_id)
+        advice = _ADVICE.get(code, "").format(conn_id=self.conn_id)
         return PermanentError(f"{message}: {advice}" if advice else message, status=code)
 
     def _nobody(self, refused: dict[str, tuple[int, bytes]]) -> AirisError:
@@ -209,14 +178,4 @@ class EmailHook(BaseHook):
 
     @property
     def _asked(self) -> str:
-        return f"{self.hook_name} (connection {self.smtp_conn_id}): {self._server}"
-
-    def _misconfigured(self, what: str) -> PermanentError:
-        return PermanentError(f"{self.hook_name}: connection {self.smtp_conn_id} cannot be used, {what}")
-
-    def _redacted(self, text: str) -> str:
-        if "connection" in self.__dict__:
-            tokens = (self.__dict__.get("extra", {}).get(name) for name in ("access_token", "client_secret"))
-            for secret in filter(None, (self.connection.password, *tokens)):
-                text = text.replace(str(secret), "***")
-        return text
+        return f"{self.hook_name} (connection {self.conn_id}): {self._server}"

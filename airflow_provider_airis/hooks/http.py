@@ -1,39 +1,30 @@
-"""What every system with an HTTP API needs of a hook: a session, timeouts, retries, paging, errors without secrets."""
+"""What every system with an HTTP API needs of a hook: a session, timeouts, retries, pages, errors without secrets."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from functools import cached_property
-from pathlib import Path
-from time import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import httpx2
 import msgspec
 import tenacity
-from airflow.sdk import BaseHook
 
 from airflow_provider_airis import __version__
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.hooks import fields, retrying, tls
+from airflow_provider_airis.hooks.base import RETRIES, SHORTEST_SECRET, SystemHook
+from airflow_provider_airis.hooks.pagers import Cursor, Page, Pager, member
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from airflow.sdk import Connection
 
 T = TypeVar("T")
 
-TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
-RETRIES = 5
-LONGEST_WAIT_S = 60.0
 MOST_PAGES = 10_000
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -54,11 +45,13 @@ _ADVICE = {
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
-class HttpHook(BaseHook):
+class HttpHook(SystemHook):
     """Transport to one HTTP API. Opens nothing until the first request.
 
     The connection's host is the base URL, with or without scheme (https unless its schema says http), port and path
-    prefix. Extras: ``verify`` (true, false or the path of a CA bundle) and ``timeout`` (seconds).
+    prefix. Extras: ``verify`` (true, false or the path of a CA bundle), ``timeout`` (seconds), ``client_cert`` and
+    ``client_private_key`` (paths of PEM files, or PEM) and ``auth_headers`` (a JSON object of headers that every
+    request has). Airflow masks the latter two by their names.
 
     A subclass sets the class attributes (``default_host`` is where the system is unless the connection says so), calls
     :meth:`request` and :meth:`pages`, and may override :meth:`authenticate`, :meth:`check` and :meth:`problem`.
@@ -68,31 +61,13 @@ class HttpHook(BaseHook):
     :param retries: how often a request that may succeed later is sent again before the error is raised.
     """
 
-    conn_name_attr: ClassVar[str] = "conn_id"
-    default_conn_name: ClassVar[str]
-    conn_type: ClassVar[str]
-    hook_name: ClassVar[str]
     health_path: ClassVar[str] = "/"
     default_host: ClassVar[str] = ""
 
     def __init__(self, conn_id: str | None = None, *, timeout: float | None = None, retries: int = RETRIES) -> None:
-        super().__init__()
-        self.conn_id = conn_id or self.default_conn_name
-        self.timeout = timeout
-        self.retries = retries
+        super().__init__(conn_id, timeout=timeout, retries=retries)
         self._lock = threading.Lock()
         self._client: httpx2.Client | None = None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.conn_id!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections. The hook opens new ones if it is used again."""
@@ -101,39 +76,13 @@ class HttpHook(BaseHook):
             self._client = None
 
     @cached_property
-    def connection(self) -> Connection:
-        """The Airflow connection, looked up once."""
-        return self.get_connection(self.conn_id)
-
-    @cached_property
-    def extra(self) -> dict[str, Any]:
-        """The connection's extras."""
-        # Not Connection.extra_dejson: it calls the supervisor, which on a triggerer's event loop can deadlock.
-        try:
-            return msgspec.json.decode(self.connection.extra or "{}", type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            raise self._misconfigured("its extra is not a JSON object") from error
-
-    @cached_property
     def base_url(self) -> str:
         """The base URL, without a slash at its end and without credentials."""
         connection = self.connection
-        host = (connection.host or self.default_host).strip()
-        scheme, separator, rest = host.partition("://")
-        if not separator:
-            scheme, rest = connection.schema or "https", host
-            if _is_ipv6(rest):
-                rest = f"[{rest}]"
         try:
-            url = httpx2.URL(f"{scheme}://{rest}")
-        except httpx2.InvalidURL as error:
-            raise self._misconfigured("its host is no URL") from error
-        if not url.host or url.scheme not in ("http", "https"):
-            raise self._misconfigured("its host must be a host or a URL with http or https")
-        if url.userinfo or url.query or url.fragment:
-            raise self._misconfigured("its host must hold no credentials, query or fragment; use login and password")
-        if connection.port and url.port is None:
-            url = url.copy_with(port=connection.port)
+            url = fields.base_url(connection.host or self.default_host, connection.schema or "https", connection.port)
+        except fields.FieldError as error:
+            raise self._misconfigured(str(error)) from None
         return str(url).rstrip("/")
 
     def authenticate(self, connection: Connection) -> httpx2.Auth | None:
@@ -190,9 +139,10 @@ class HttpHook(BaseHook):
                 raise self._broken(request, path, error) from error
             return self._checked(response, path)
 
-        policy = self._policy(_harmless(request) if retry is None else retry)
-        if retry is None and not _harmless(request):
-            policy |= {"retry": tenacity.retry_if_exception(_turned_away), "stop": self._last_attempt}
+        harmless = _harmless(request) if retry is None else retry
+        policy = retrying.policy(self.retries if harmless or retry is None else 0, self.log)
+        if retry is None and not harmless:
+            policy["retry"] = tenacity.retry_if_exception(retrying.turned_away)
         if stop is not None:
             policy |= {
                 "sleep": tenacity.sleep_using_event(stop),
@@ -221,51 +171,61 @@ class HttpHook(BaseHook):
             return self._checked(response, path)
 
         call: Callable[[], Awaitable[httpx2.Response]] = attempt
-        return await tenacity.AsyncRetrying(**self._policy(_harmless(request)))(call)
+        policy = retrying.policy(self.retries if _harmless(request) else 0, self.log)
+        return await tenacity.AsyncRetrying(**policy)(call)
 
     async def asession(self) -> httpx2.AsyncClient:
         """A session for an event loop; the caller closes it."""
         await self.aconnection()
         return httpx2.AsyncClient(**self._session())
 
-    async def aconnection(self) -> Connection:
-        """The Airflow connection, looked up once; on an event loop, before anything that asks for it."""
-        if "connection" not in self.__dict__:
-            self.__dict__["connection"] = await self.aget_connection(self.conn_id)
-        return self.connection
-
     def pages(
         self,
         path: str,
         *,
         params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         items: str,
-        cursor: str = "cursor",
-        parameter: str | None = None,
+        pager: Pager | None = None,
     ) -> Iterator[Any]:
-        """Yield the items of every page.
+        """Yield the items of every page, a page in memory.
 
-        :param items: the answer's member that lists them.
-        :param cursor: the answer's member that names the next page, and the parameter that asks for it.
-        :param parameter: that parameter, if it has another name.
-        :raises PermanentError: the answers have another shape, or the cursors lead nowhere.
+        :param items: the answer's member that lists them, dotted where it lies deeper (``data.rows``); empty if the
+            answer itself is the list.
+        :param pager: how the list goes on; by default the answer's member ``cursor`` is the next page's parameter.
+        :raises PermanentError: the answers have another shape, or the pages come again or do not end.
+        :raises RetryableError: the list has changed underneath, and is to be read anew.
         """
-        query, seen = dict(params or {}), set()
-        for _ in range(MOST_PAGES):
-            page = self.decode(self.request("GET", path, params=query), dict[str, Any])
-            if not isinstance(page.get(items), list):
+        pager = pager or Cursor()
+        asked: set[tuple[str, str]] = set()
+        query = {**(params or {}), **pager.first}
+        url, shown = path, b""
+        while len(asked) < MOST_PAGES and (key := (url, repr(query))) not in asked:
+            asked.add(key)
+            try:
+                response = self.request("GET", url, params=query, headers=headers)
+            except PermanentError as error:
+                if error.status in pager.expires and len(asked) > 1:
+                    raise RetryableError(f"{error}. The list has changed underneath, read it anew") from error
+                raise
+            document = self.decode(response, Any)
+            found = member(document, items)
+            if not isinstance(found, list):
                 raise PermanentError(f"{self._asked('GET', path)} answered without the list {items!r}")
-            yield from page[items]
-            following = page.get(cursor)
-            if following is None or following == "":
-                return
-            if following in seen:
+            if pager.counts and found and response.content == shown:
                 break
-            seen.add(following)
-            query[parameter or cursor] = following
+            shown = response.content
+            yield from found
+            step = pager.following(Page(response.headers, document, len(found), query))
+            if step is None:
+                return
+            if isinstance(step, str):
+                url, query = self._next_url(response, step), {}
+            else:
+                query = {**query, **step}
         raise PermanentError(
-            f"{self._asked('GET', path)} pages without an end: after {len(seen)} pages its {cursor} "
-            "still leads on or back. This is a fault of that system"
+            f"{self._asked('GET', path)} pages without an end: page {len(asked) + 1} leads back or still on. "
+            "This is a fault of that system"
         )
 
     def decode(self, response: httpx2.Response, shape: type[T]) -> T:
@@ -282,16 +242,6 @@ class HttpHook(BaseHook):
                 f"check the base URL of connection {self.conn_id}",
                 status=response.status_code,
             ) from error
-
-    def test_connection(self) -> tuple[bool, str]:
-        """Whether the system can be reached and accepts the credentials, and what it said. Never raises."""
-        try:
-            return True, self.check()
-        except Exception as error:  # noqa: BLE001  the form shows any reason: no connection, bad host, refused token
-            said = str(error) if isinstance(error, AirisError) else f"{type(error).__name__}: {error}"
-            return False, self._redacted(said)
-        finally:
-            self.close()
 
     def check(self) -> str:
         """Ask the system whether it is well; returns what to tell the user."""
@@ -319,40 +269,56 @@ class HttpHook(BaseHook):
         return ": ".join(part for part in said if isinstance(part, str)), pointer
 
     def _session(self) -> dict[str, Any]:
+        auth = self.authenticate(self.connection)
+        if auth is not None and "authorization" in {name.lower() for name in self._headers}:
+            raise self._misconfigured("it has Authorization among its auth_headers beside its login or password")
         return {
             "base_url": self.base_url,
-            "auth": self.authenticate(self.connection),
+            "auth": auth,
             "verify": self._tls,
             "timeout": self._timeout(self._timeout_s),
-            "headers": {"User-Agent": f"airflow-provider-airis/{__version__}", "Accept": "application/json"},
+            "headers": {
+                "User-Agent": f"airflow-provider-airis/{__version__}",
+                "Accept": "application/json",
+                **self._headers,
+            },
         }
 
     @cached_property
-    def _timeout_s(self) -> float:
-        wanted = self.extra.get("timeout") if self.timeout is None else self.timeout
+    def _tls(self) -> ssl.SSLContext | bool:
+        cert, key = (str(self.extra.get(name) or "") for name in ("client_cert", "client_private_key"))
+        if self.base_url.startswith("http://"):
+            if cert or key:
+                raise self._misconfigured("its client_cert needs a host with https")
+            return False
         try:
-            seconds = TIMEOUT_S if wanted in (None, "") else float(wanted)
-        except (TypeError, ValueError) as error:
-            raise self._misconfigured("its timeout is no number of seconds") from error
-        if not 0 < seconds < 86_400:
-            raise self._misconfigured("its timeout must be a positive number of seconds")
-        return seconds
+            return tls.context(self.extra.get("verify", True), cert, key)
+        except fields.FieldError as error:
+            raise self._misconfigured(str(error)) from error.__cause__
 
     @cached_property
-    def _tls(self) -> ssl.SSLContext | bool:
-        verify = self.extra.get("verify", True)
-        word = str(verify).strip()
-        if word.lower() in ("false", "0", "no") or self.base_url.startswith("http://"):
-            return False
-        if word.lower() in ("", "true", "1", "yes", "none"):
-            return httpx2.create_ssl_context()
-        path = Path(word)
+    def _headers(self) -> dict[str, str]:
+        """The headers that the connection adds to every request."""
         try:
-            if path.is_dir():
-                return ssl.create_default_context(capath=word)
-            return ssl.create_default_context(cafile=word)
-        except OSError as error:
-            raise self._misconfigured(f"its verify names no readable CA bundle: {word}") from error
+            return fields.headers(self.extra.get("auth_headers") or {})
+        except fields.FieldError as error:
+            raise self._misconfigured(str(error)) from None
+
+    def _secrets(self) -> Iterator[str]:
+        yield from super()._secrets()
+        values = self.__dict__.get("_headers", {}).values()
+        yield from (value for value in values if len(value) >= SHORTEST_SECRET)
+
+    def _next_url(self, response: httpx2.Response, link: str) -> str:
+        """Where a page's link leads: credentials are sent to the connection's own host only."""
+        url = response.url.join(link)
+        here = httpx2.URL(self.base_url)
+        if (url.scheme, url.host, url.port) != (here.scheme, here.host, here.port):
+            raise PermanentError(
+                f"{self._asked('GET', self._path(response))} continues at another address, "
+                f"{fields.without_secrets(str(url))}, which is not followed: check connection {self.conn_id}'s host"
+            )
+        return str(url)
 
     def _timeout(self, seconds: float) -> httpx2.Timeout:
         return httpx2.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT_S))
@@ -376,23 +342,6 @@ class HttpHook(BaseHook):
         limit = httpx2.USE_CLIENT_DEFAULT if timeout is None else self._timeout(timeout)
         return client.build_request(method, path, params=query or None, content=content, headers=sent, timeout=limit)
 
-    @property
-    def _last_attempt(self) -> tenacity.stop.stop_base:
-        return tenacity.stop_after_attempt(self.retries + 1)
-
-    def _policy(self, retry: bool) -> dict[str, Any]:
-        return {
-            "retry": tenacity.retry_if_exception(_worth_waiting),
-            "stop": self._last_attempt if retry else tenacity.stop_after_attempt(1),
-            "wait": _wait,
-            "before_sleep": self._announce,
-            "reraise": True,
-        }
-
-    def _announce(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome and state.outcome.exception()
-        self.log.warning("%s; attempt %d follows in %.1f s", error, state.attempt_number + 1, state.upcoming_sleep)
-
     def _checked(self, response: httpx2.Response, path: str) -> httpx2.Response:
         status = response.status_code
         if 200 <= status < 300:
@@ -401,9 +350,9 @@ class HttpHook(BaseHook):
         answer = f"{status} {httpx2.codes.get_reason_phrase(status)}".rstrip()
         message = f"{self._asked(response.request.method, path)} answered {answer}"
         if detail or pointer:
-            message += f" ({'; '.join(filter(None, (_short(detail), pointer and f'at {pointer}')))})"
+            message += f" ({'; '.join(filter(None, (fields.short(detail), pointer and f'at {pointer}')))})"
         if 300 <= status < 400:
-            target = _without_secrets(response.headers.get("location", ""))
+            target = fields.without_secrets(response.headers.get("location", ""))
             raise PermanentError(
                 f"{message}, redirecting to {target}: put the final address into connection {self.conn_id}",
                 status=status,
@@ -411,7 +360,9 @@ class HttpHook(BaseHook):
         advice = self.advice(status)
         message += f": {advice}" if advice else ""
         if status in RETRYABLE:
-            raise RetryableError(message, retry_after=_retry_after(response), status=status)
+            raise RetryableError(
+                message, retry_after=retrying.retry_after(response.headers.get("retry-after", "")), status=status
+            )
         raise PermanentError(message, pointer=pointer, detail=detail, status=status)
 
     def _broken(self, request: httpx2.Request, path: str, error: httpx2.RequestError) -> AirisError:
@@ -430,7 +381,7 @@ class HttpHook(BaseHook):
         kind = "got no answer in time" if isinstance(error, httpx2.TimeoutException) else "broke off"
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             kind = "could not connect"
-        said = self._redacted(_short(str(error)) or type(error).__name__)
+        said = self._redacted(fields.short(str(error)) or type(error).__name__)
         return RetryableError(f"{asked} {kind} ({said}): check that {self.base_url} is up and can be reached from here")
 
     def _asked(self, method: str, path: str) -> str:
@@ -438,15 +389,6 @@ class HttpHook(BaseHook):
 
     def _path(self, response: httpx2.Response) -> str:
         return response.request.url.path
-
-    def _misconfigured(self, what: str) -> PermanentError:
-        return PermanentError(f"{self.hook_name}: connection {self.conn_id} cannot be used, {what}")
-
-    def _redacted(self, text: str) -> str:
-        if "connection" in self.__dict__:
-            for secret in filter(None, (self.connection.password, (self.connection.password or "").strip())):
-                text = text.replace(secret, "***")
-        return text
 
 
 class _Bearer(httpx2.Auth):
@@ -458,53 +400,5 @@ class _Bearer(httpx2.Auth):
         yield request
 
 
-def _without_secrets(url: str) -> str:
-    try:
-        return str(httpx2.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
-    except httpx2.InvalidURL:
-        return "what is no URL"
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False
-
-
 def _harmless(request: httpx2.Request) -> bool:
     return request.method not in ("POST", "PATCH") or "Idempotency-Key" in request.headers
-
-
-def _worth_waiting(error: BaseException) -> bool:
-    return isinstance(error, RetryableError) and (error.retry_after or 0) <= LONGEST_WAIT_S
-
-
-def _turned_away(error: BaseException) -> bool:
-    """Whether the system has refused it unseen, and said when to come again."""
-    throttled = isinstance(error, RetryableError) and error.status == 429 and error.retry_after is not None
-    return throttled and _worth_waiting(error)
-
-
-_backoff = tenacity.wait_exponential(multiplier=0.5, max=LONGEST_WAIT_S) + tenacity.wait_random(0, 0.5)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome and state.outcome.exception()
-    asked = error.retry_after if isinstance(error, RetryableError) else None
-    return _backoff(state) if asked is None else asked
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds of ``Retry-After``, which is a number or a date (RFC 9110)."""
-    value = response.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", value):
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
-        return None
-
-
-def _short(text: str, most: int = 500) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"

@@ -10,7 +10,7 @@ import httpx2
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.http import HttpHook
-from airflow_provider_airis.settings import json_option
+from airflow_provider_airis.settings import value
 
 API = "/rest/api/2"
 COMMENTS = 100
@@ -25,7 +25,6 @@ class JiraHook(HttpHook):
     https://developer.atlassian.com/server/jira/platform/rest/
     """
 
-    conn_name_attr = "jira_conn_id"
     default_conn_name = "jira_default"
     conn_type = "airis_jira"
     hook_name = "Jira"
@@ -92,7 +91,7 @@ class JiraHook(HttpHook):
 
     def check(self) -> str:
         """Ask Jira who the token belongs to, and read the options; returns what to tell the user."""
-        json_option("jira", "fields")
+        value("jira", "fields")
         answer = self.decode(self.request("GET", f"{API}/myself", retry=False), dict[str, Any])
         return f"{self.hook_name} at {self.base_url} knows the token as {answer.get('displayName')}"
 

@@ -9,6 +9,7 @@ import msgspec
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.http import HttpHook, T
+from airflow_provider_airis.hooks.pagers import Cursor
 
 if TYPE_CHECKING:
     import httpx2
@@ -26,7 +27,6 @@ class MLflowHook(HttpHook):
     See https://mlflow.org/docs/latest/rest-api.html
     """
 
-    conn_name_attr = "mlflow_conn_id"
     default_conn_name = "mlflow_default"
     conn_type = "mlflow"
     hook_name = "MLflow"
@@ -93,9 +93,8 @@ class MLflowHook(HttpHook):
 
     def _search(self, what: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
         items = what.replace("-", "_")
-        yield from self.pages(
-            f"{API}/{what}/search", params=params, items=items, cursor="next_page_token", parameter="page_token"
-        )
+        pager = Cursor("next_page_token", "page_token")
+        yield from self.pages(f"{API}/{what}/search", params=params, items=items, pager=pager)
 
     def decode(self, response: httpx2.Response, shape: type[T]) -> T:
         """As :meth:`HttpHook.decode`; of an empty list MLflow leaves even the name out."""

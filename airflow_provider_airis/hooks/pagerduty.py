@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.http import HttpHook
+from airflow_provider_airis.hooks.pagers import Offset
 
 if TYPE_CHECKING:
     import httpx2
@@ -27,7 +28,6 @@ class PagerDutyHook(HttpHook):
     See https://developer.pagerduty.com/docs/send-alert-event
     """
 
-    conn_name_attr = "pagerduty_events_conn_id"
     default_conn_name = "pagerduty_events_default"
     conn_type = "pagerduty_events"
     hook_name = "PagerDuty"
@@ -78,21 +78,13 @@ class PagerDutyHook(HttpHook):
         if not token:
             raise self._misconfigured("its extra has no api_token, by which an incident's alerts can be asked for")
         host = str(self.extra.get("api_host") or self.base_url.replace("//events.", "//api.", 1)).rstrip("/")
-        keys: dict[str, None] = {}
-        offset, more = 0, True
-        while more:
-            answer = self.request(
-                "GET",
-                f"{host}/incidents/{quote(incident_id, safe='')}/alerts",
-                params={"limit": PAGE, "offset": offset},
-                headers={"Authorization": f"Token token={token}", "Accept": "application/vnd.pagerduty+json;version=2"},
-            )
-            page = self.decode(answer, dict[str, Any])
-            alerts = page.get("alerts") or []
-            keys |= {str(alert["alert_key"]): None for alert in alerts if alert.get("alert_key")}
-            more = page.get("more") is True and bool(alerts)
-            offset += len(alerts)
-        return [*keys]
+        shown = self.pages(
+            f"{host}/incidents/{quote(incident_id, safe='')}/alerts",
+            items="alerts",
+            pager=Offset(PAGE, more="more"),
+            headers={"Authorization": f"Token token={token}", "Accept": "application/vnd.pagerduty+json;version=2"},
+        )
+        return [*dict.fromkeys(str(alert["alert_key"]) for alert in shown if alert.get("alert_key"))]
 
     def check(self) -> str:
         """Look at the key only: the Events API has no request without an effect."""

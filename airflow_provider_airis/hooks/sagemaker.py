@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
-from airflow.sdk import BaseHook
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.hooks.base import SystemHook
 from airflow_provider_airis.records import Window, from_ms
 
 MAX_QUERIES = 500
@@ -66,13 +66,13 @@ class Readings(NamedTuple):
     values: list[float]
 
 
-class SageMakerHook(BaseHook):
+class SageMakerHook(SystemHook):
     """Reads SageMaker endpoints and CloudWatch metrics of one region. Opens nothing before the first call.
 
     Credentials, role, proxy and ``config_kwargs`` are the Amazon provider's connection of type ``aws``; its
     ``config_kwargs`` win over the timeouts and retries given here.
 
-    :param aws_conn_id: connection of type ``aws``.
+    :param conn_id: connection of type ``aws``.
     :param region_name: region to read; the connection's if None.
     :param timeout: seconds to wait for an answer.
     :param retries: how often a call that may succeed later is sent again.
@@ -83,7 +83,6 @@ class SageMakerHook(BaseHook):
     See https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
     """
 
-    conn_name_attr = "aws_conn_id"
     default_conn_name = "aws_default"
     conn_type = "aws"
     hook_name = "Amazon SageMaker"
@@ -92,16 +91,13 @@ class SageMakerHook(BaseHook):
 
     def __init__(
         self,
-        aws_conn_id: str = default_conn_name,
+        conn_id: str | None = None,
         *,
         region_name: str | None = None,
         timeout: float = 60,
         retries: int = 4,
     ) -> None:
-        super().__init__()
-        self.aws_conn_id = aws_conn_id
-        self.timeout = timeout
-        self.retries = retries
+        super().__init__(conn_id, timeout=timeout, retries=retries)
         self.calls: Counter[str] = Counter()
         self.metrics_requested = 0
         self._region_name = region_name
@@ -115,7 +111,7 @@ class SageMakerHook(BaseHook):
         region: str | None = self._aws("sagemaker").region_name
         if not region:
             raise PermanentError(
-                f"No AWS region: give region_name, or set it in the extra of connection {self.aws_conn_id!r}"
+                f"No AWS region: give region_name, or set it in the extra of connection {self.conn_id!r}"
             )
         return region
 
@@ -263,13 +259,6 @@ class SageMakerHook(BaseHook):
         list(self.metric_data([stat], Window(now - 7_200_000, now).aligned(3600)))
         return f"SageMaker and CloudWatch answer in {self.region_name}"
 
-    def test_connection(self) -> tuple[bool, str]:
-        """Whether :meth:`check` is allowed, and what it said. Never raises."""
-        try:
-            return True, self.check()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
-            return False, str(error)
-
     def _described(self, method: str, **request: str) -> dict[str, Any] | None:
         try:
             return self._call("sagemaker", method, **request)
@@ -281,7 +270,7 @@ class SageMakerHook(BaseHook):
     def _aws(self, service: str) -> Any:
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-        return AwsBaseHook(aws_conn_id=self.aws_conn_id, region_name=self._region_name, client_type=service)
+        return AwsBaseHook(aws_conn_id=self.conn_id, region_name=self._region_name, client_type=service)
 
     def _client(self, service: str) -> Any:
         if service not in self._clients:
@@ -306,7 +295,7 @@ class SageMakerHook(BaseHook):
             if field not in page:
                 raise RetryableError(
                     f"{service} {method} in {self.region_name} was answered without {field}, so by something else than "
-                    f"AWS: check the proxy and the endpoint_url of connection {self.aws_conn_id!r}"
+                    f"AWS: check the proxy and the endpoint_url of connection {self.conn_id!r}"
                 )
             yield page
             token = page.get("NextToken")
@@ -315,7 +304,7 @@ class SageMakerHook(BaseHook):
             if token in tokens or len(tokens) == _MAX_PAGES:
                 raise PermanentError(
                     f"{service} {method} in {self.region_name} sends an endless cursor, given up after page "
-                    f"{len(tokens) + 1}; check the endpoint_url of connection {self.aws_conn_id!r}"
+                    f"{len(tokens) + 1}; check the endpoint_url of connection {self.conn_id!r}"
                 )
             tokens.add(token)
             request["NextToken"] = token
@@ -346,7 +335,7 @@ class SageMakerHook(BaseHook):
             resource = f" on endpoint {request['EndpointName']!r}" if "EndpointName" in request else ""
             text = f"{self._missing(action, detail, resource)}. AWS says {said}"
             return PermanentError(text, detail=detail, status=status)
-        asked = f"{action} in {self.region_name} by connection {self.aws_conn_id!r}"
+        asked = f"{action} in {self.region_name} by connection {self.conn_id!r}"
         if code in _PASSING or status == 429 or status >= 500:
             wait = meta.get("HTTPHeaders", {}).get("retry-after", "")
             retry_after = float(wait) if wait.isdigit() else None
@@ -361,7 +350,7 @@ class SageMakerHook(BaseHook):
         from botocore import exceptions
         from botocore.parsers import ResponseParserError
 
-        text = f"{action} by connection {self.aws_conn_id!r} failed: {error}"
+        text = f"{action} by connection {self.conn_id!r} failed: {error}"
         if isinstance(error, exceptions.SSLError):
             return PermanentError(f"{text}; check verify in the connection's extra")
         passing = (
@@ -379,7 +368,7 @@ class SageMakerHook(BaseHook):
 
     def _missing(self, action: str, said: str = "", resource: str = "") -> str:
         account = _ACCOUNT.search(said)
-        who = f"connection {self.aws_conn_id!r}" + (f" (account {account[1]})" if account else "")
+        who = f"connection {self.conn_id!r}" + (f" (account {account[1]})" if account else "")
         return f"{who} lacks the permission {action}{resource} in {self.region_name}"
 
 

@@ -10,9 +10,10 @@ import msgspec
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.http import HttpHook
-from airflow_provider_airis.settings import json_option
+from airflow_provider_airis.settings import value
 
 TABLE = "/api/now/table/incident"
+RESOLVED, CLOSED = "6", ("7", "8")
 
 
 class Incident(msgspec.Struct):
@@ -46,7 +47,6 @@ class ServiceNowHook(HttpHook):
     See https://www.servicenow.com/docs/csh?topicname=c_TableAPI.html
     """
 
-    conn_name_attr = "servicenow_conn_id"
     default_conn_name = "servicenow_default"
     conn_type = "servicenow"
     hook_name = "ServiceNow"
@@ -81,7 +81,7 @@ class ServiceNowHook(HttpHook):
 
     def check(self) -> str:
         """Read one incident's id, and the options; returns what to tell the user."""
-        json_option("servicenow", "fields")
+        value("servicenow", "fields")
         params = {"sysparm_fields": "sys_id", "sysparm_limit": 1}
         self.decode(self.request("GET", TABLE, params=params, retry=False), _Many)
         return f"{self.hook_name} at {self.base_url} accepts the credentials, and lets them read incidents"

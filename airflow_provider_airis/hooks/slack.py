@@ -8,17 +8,13 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from http.client import HTTPException
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from airflow.sdk import BaseHook
-
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-from airflow_provider_airis.hooks.http import LONGEST_WAIT_S
-
-if TYPE_CHECKING:
-    from airflow.sdk import Connection
+from airflow_provider_airis.hooks.base import SystemHook
+from airflow_provider_airis.hooks.retrying import LONGEST_WAIT_S
 
 EVENT_TYPE = "airis_alert"
 # What Slack answers when it is the token or the channel that has to be mended.
@@ -86,39 +82,27 @@ _silent = logging.getLogger(f"{__name__}.webhook")
 _silent.setLevel(logging.INFO)
 
 
-class SlackHook(BaseHook):
+class SlackHook(SystemHook):
     """Calls Slack on an Airflow connection of type ``slack``, whose password is a bot token. Opens nothing before.
 
     Or on one of type ``slackwebhook``, or one whose password is a URL, ``https://hooks.slack.com/services/…``: an
     incoming webhook, which can only :meth:`send`. ``base_url``, ``timeout`` and ``proxy`` in the connection's extra
     are the Slack provider's, and so is what a webhook's host and password are.
 
-    :param slack_conn_id: connection of type ``slack`` or ``slackwebhook``.
-    :param timeout: seconds to wait for an answer, unless the connection names them.
+    :param conn_id: connection of type ``slack`` or ``slackwebhook``.
+    :param timeout: seconds to wait for an answer; over the connection's own.
     :param retries: how often a rate-limited call is sent again, after the time that Slack names if that is a minute at
         most. Other errors that pass are left to the task: Slack may have posted what it did not confirm.
 
     See https://docs.slack.dev/reference/methods and https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
     """
 
-    conn_name_attr = "slack_conn_id"
     default_conn_name = "slack_default"
     conn_type = "slack"
     hook_name = "Slack"
 
-    def __init__(self, slack_conn_id: str = default_conn_name, *, timeout: float = 30, retries: int = 3) -> None:
-        super().__init__()
-        self.slack_conn_id = slack_conn_id
-        self.timeout = timeout
-        self.retries = retries
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.slack_conn_id!r})"
-
-    @cached_property
-    def connection(self) -> Connection:
-        """The Airflow connection, looked up once."""
-        return self.get_connection(self.slack_conn_id)
+    def __init__(self, conn_id: str | None = None, *, timeout: float | None = None, retries: int = 3) -> None:
+        super().__init__(conn_id, timeout=timeout, retries=retries)
 
     @property
     def is_webhook(self) -> bool:
@@ -128,18 +112,16 @@ class SlackHook(BaseHook):
     @cached_property
     def client(self) -> Any:
         """The provider's ``slack_sdk.WebClient``, or ``WebhookClient``."""
-        named = self.connection.extra_dejson.get("timeout")
-        more: dict[str, Any] = {
-            "timeout": None if named else self.timeout,
-            "retry_handlers": [],
-        }  # theirs wait for ever
-        if self.is_webhook:
-            from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
+        # Their handlers of retries wait for ever.
+        more: dict[str, Any] = {"timeout": self._timeout_s, "retry_handlers": []}
+        with self.importing():
+            if self.is_webhook:
+                from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
-            return SlackWebhookHook(slack_webhook_conn_id=self.slack_conn_id, logger=_silent, **more).get_conn()
-        from airflow.providers.slack.hooks.slack import SlackHook as ProvidersHook
+                return SlackWebhookHook(slack_webhook_conn_id=self.conn_id, logger=_silent, **more).get_conn()
+            from airflow.providers.slack.hooks.slack import SlackHook as ProvidersHook
 
-        return ProvidersHook(slack_conn_id=self.slack_conn_id, **more).get_conn()
+            return ProvidersHook(slack_conn_id=self.conn_id, **more).get_conn()
 
     def call(self, method: str, **arguments: Any) -> dict[str, Any]:
         """Call a method of the Web API and return its answer, which said ``ok``.
@@ -229,9 +211,10 @@ class SlackHook(BaseHook):
 
         See https://docs.slack.dev/interactivity/handling-user-interaction#message_responses
         """
-        from slack_sdk.webhook import WebhookClient
+        with self.importing():
+            from slack_sdk.webhook import WebhookClient
 
-        client = WebhookClient(url, timeout=int(self.timeout), retry_handlers=[], logger=_silent)
+        client = WebhookClient(url, timeout=cast("int", self._timeout_s), retry_handlers=[], logger=_silent)
 
         def ask() -> Any:
             response = client.send(text=text, response_type="ephemeral", replace_original=False)
@@ -244,19 +227,12 @@ class SlackHook(BaseHook):
         """Ask Slack who the token belongs to; returns what to tell the user. Of a webhook, look at the URL only."""
         if self.is_webhook:
             if not (self.connection.password or "").strip():
-                raise PermanentError(f"Slack: connection {self.slack_conn_id} has no password, the URL of the webhook")
+                raise PermanentError(f"Slack: connection {self.conn_id} has no password, the URL of the webhook")
             if not str(self.client.url).startswith(("https://", "http://")):
-                raise PermanentError(f"Slack: the webhook of connection {self.slack_conn_id} is no URL with https")
+                raise PermanentError(f"Slack: the webhook of connection {self.conn_id} is no URL with https")
             return "Slack: the webhook's URL has the right form; it is asked with the first alert"
         answer = self.call("auth.test")
         return f"Slack knows the token as {answer.get('user')} of {answer.get('team')}"
-
-    def test_connection(self) -> tuple[bool, str]:
-        """Whether Slack accepts the token, and as whose. Never raises, posts nothing."""
-        try:
-            return True, self.check()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
-            return False, self._redacted(str(error))
 
     def _patiently(self, ask: Callable[[], Any], what: str) -> Any:
         left = self.retries
@@ -271,7 +247,8 @@ class SlackHook(BaseHook):
                 sleep(error.retry_after)
 
     def _asking(self, ask: Callable[[], Any], what: str) -> Any:
-        from slack_sdk.errors import SlackApiError, SlackClientError
+        with self.importing():
+            from slack_sdk.errors import SlackApiError, SlackClientError
 
         try:
             return ask()
@@ -328,20 +305,19 @@ class SlackHook(BaseHook):
             wait = {name.lower(): str(value) for name, value in headers.items()}.get("retry-after", "")
             limited = status == 429 and wait.isdigit()
             return RetryableError(said, retry_after=float(wait) if limited else None)
-        advice = _ADVICE.get(code, "").format(conn_id=self.slack_conn_id, needed=data.get("needed", "that it lacks"))
+        advice = _ADVICE.get(code, "").format(conn_id=self.conn_id, needed=data.get("needed", "that it lacks"))
         return PermanentError(f"{said}: {advice}" if advice else said, detail=code, status=status)
 
-    def _redacted(self, text: str) -> str:
-        """Without the webhook's address, which is a secret."""
-        if "connection" not in self.__dict__ or not self.is_webhook:
-            return text
-        secret = (self.connection.password or "").strip()
-        for part in (secret, re.sub(r"^\w+://[^/]*", "", secret)):
-            text = text.replace(part, "***") if len(part) > 4 else text
-        return text
+    def _secrets(self) -> Iterator[str]:
+        """Of a webhook the address too: whoever has it can post."""
+        yield from super()._secrets()
+        if "connection" in self.__dict__ and self.is_webhook:
+            path = re.sub(r"^\w+://[^/]*", "", (self.connection.password or "").strip())
+            if len(path) > len("/x/y"):
+                yield path
 
     def _asked(self, what: str) -> str:
-        return f"Slack (connection {self.slack_conn_id}): {what}"
+        return f"Slack (connection {self.conn_id}): {what}"
 
 
 def _described(message: dict[str, Any]) -> dict[str, Any]:

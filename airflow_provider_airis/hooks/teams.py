@@ -23,7 +23,6 @@ class TeamsHook(WebhookHook):
     See https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/add-incoming-webhook
     """
 
-    conn_name_attr = "teams_conn_id"
     default_conn_name = "teams_default"
     conn_type = "teams"
     hook_name = "Microsoft Teams"

@@ -6,21 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import tenacity
-from airflow.sdk import BaseHook
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.hooks import retrying
+from airflow_provider_airis.hooks.base import SystemHook
 from airflow_provider_airis.records import Window
 
 PREFIX = "aiplatform.googleapis.com/prediction/online/"
 RESOURCE = "aiplatform.googleapis.com/Endpoint"
 MAX_POINTS = 100_000
 _MAX_PAGES = 1_000
-_LONGEST_WAIT_S = 60
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # Method: the permission that it needs, and the least of Google's roles that has it.
 _NEEDS = {
@@ -45,7 +44,7 @@ class Series(NamedTuple):
     values: list[float]
 
 
-class VertexAIHook(BaseHook):
+class VertexAIHook(SystemHook):
     """Reads Vertex AI's endpoints and Cloud Monitoring of one project. Opens nothing before the first call.
 
     Credentials, project and impersonation are the Google provider's connection. Its extra may have
@@ -53,7 +52,7 @@ class VertexAIHook(BaseHook):
     ``http://127.0.0.1:<port>``. Without TLS no credentials are sent, and unless the connection is anonymous
     (``is_anonymous``) only a loopback address is called.
 
-    :param gcp_conn_id: connection of type ``google_cloud_platform``.
+    :param conn_id: connection of type ``google_cloud_platform``.
     :param project_id: project to read; the connection's if None.
     :param location: where :meth:`check` asks for endpoints.
     :param timeout: seconds to wait for an answer.
@@ -65,25 +64,21 @@ class VertexAIHook(BaseHook):
     See https://cloud.google.com/vertex-ai/docs/general/monitoring-metrics
     """
 
-    conn_name_attr = "gcp_conn_id"
     default_conn_name = "google_cloud_default"
     conn_type = "google_cloud_platform"
     hook_name = "Google Vertex AI"
 
     def __init__(
         self,
-        gcp_conn_id: str = default_conn_name,
+        conn_id: str | None = None,
         *,
         project_id: str | None = None,
         location: str = "us-central1",
         timeout: float = 60,
         retries: int = 4,
     ) -> None:
-        super().__init__()
-        self.gcp_conn_id = gcp_conn_id
+        super().__init__(conn_id, timeout=timeout, retries=retries)
         self.location = location
-        self.timeout = timeout
-        self.retries = retries
         self.calls: Counter[str] = Counter()
         self.series_returned = 0
         self._project_id = project_id
@@ -95,7 +90,7 @@ class VertexAIHook(BaseHook):
         project: str | None = self._project_id or self._authenticated(lambda google: google.project_id)
         if not project:
             raise PermanentError(
-                f"No Google project: give project_id, or set the project in connection {self.gcp_conn_id!r}"
+                f"No Google project: give project_id, or set the project in connection {self.conn_id!r}"
             )
         return project
 
@@ -162,13 +157,6 @@ class VertexAIHook(BaseHook):
         next(self.endpoints(self.location), None)
         return f"Vertex AI and Cloud Monitoring answer for project {self.project_id}"
 
-    def test_connection(self) -> tuple[bool, str]:
-        """Whether :meth:`check` is allowed, and what it said. Never raises."""
-        try:
-            return True, self.check()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a connection, its form shows it
-            return False, str(error)
-
     def close(self) -> None:
         """Close the channels."""
         for channel in self._channels.values():
@@ -176,19 +164,11 @@ class VertexAIHook(BaseHook):
         self._channels.clear()
         self.__dict__.pop("_monitoring", None)
 
-    def __enter__(self) -> VertexAIHook:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @cached_property
     def _google(self) -> Any:
         from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
 
-        return GoogleBaseHook(gcp_conn_id=self.gcp_conn_id)
+        return GoogleBaseHook(gcp_conn_id=self.conn_id)
 
     @cached_property
     def _monitoring(self) -> Any:
@@ -206,7 +186,7 @@ class VertexAIHook(BaseHook):
         try:
             return ask(google)
         except (AirflowException, GoogleAuthError, ValueError) as error:
-            text = f"The credentials of connection {self.gcp_conn_id!r} gave no access token: {error}"
+            text = f"The credentials of connection {self.conn_id!r} gave no access token: {error}"
             if isinstance(error, TransportError) or getattr(error, "retryable", False):
                 raise RetryableError(text) from error
             raise PermanentError(f"{text}; renew the key, or check the impersonation") from error
@@ -227,12 +207,11 @@ class VertexAIHook(BaseHook):
         address = str(self._google.extras.get(extra) or host)
         url = urlsplit(address if "://" in address else f"https://{address}")
         if not url.hostname or url.scheme not in ("http", "https"):
-            raise PermanentError(f"{extra} of connection {self.gcp_conn_id!r} is neither a host nor a URL: {address}")
+            raise PermanentError(f"{extra} of connection {self.conn_id!r} is neither a host nor a URL: {address}")
         insecure = url.scheme == "http"
         if insecure and url.hostname not in _LOOPBACK and not self._google.extras.get("is_anonymous"):
             raise PermanentError(
-                f"{extra} of connection {self.gcp_conn_id!r} is {address}: "
-                f"only a loopback address is called without TLS"
+                f"{extra} of connection {self.conn_id!r} is {address}: only a loopback address is called without TLS"
             )
         name = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
         target = f"{name}:{url.port or (80 if insecure else 443)}"
@@ -296,18 +275,7 @@ class VertexAIHook(BaseHook):
                 raise self._refused(method, what, error) from error
             return type(page).pb(page)
 
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_worth_waiting),
-            stop=tenacity.stop_after_attempt(self.retries + 1),
-            wait=_wait,
-            before_sleep=self._announce,
-            reraise=True,
-        )
-        return retrying(once)
-
-    def _announce(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome and state.outcome.exception()
-        self.log.warning("%s; attempt %d follows in %.1f s", error, state.attempt_number + 1, state.upcoming_sleep)
+        return tenacity.Retrying(**retrying.policy(self.retries, self.log))(once)
 
     def _refused(self, method: str, what: str, error: Any) -> AirisError:
         """Google's error answer, translated."""
@@ -316,7 +284,7 @@ class VertexAIHook(BaseHook):
         asked = self._asked(method, what)
         if status == "PERMISSION_DENIED":
             permission, role = _NEEDS[method]
-            who = f"connection {self.gcp_conn_id!r} lacks the permission {permission} (role {role})"
+            who = f"connection {self.conn_id!r} lacks the permission {permission} (role {role})"
             text = f"{who} for {method}{what} of project {self.project_id}"
             if error.reason == "SERVICE_DISABLED":
                 text = f"{asked} was refused: its API is not enabled in the project"
@@ -332,20 +300,7 @@ class VertexAIHook(BaseHook):
         return PermanentError(f"{asked} was refused. {said}", detail=error.message)
 
     def _asked(self, method: str, what: str) -> str:
-        return f"{method}{what} of project {self.project_id} by connection {self.gcp_conn_id!r}"
-
-
-_backoff = tenacity.wait_exponential(multiplier=0.5, max=_LONGEST_WAIT_S) + tenacity.wait_random(0, 0.5)
-
-
-def _worth_waiting(error: BaseException) -> bool:
-    return isinstance(error, RetryableError) and (error.retry_after or 0) <= _LONGEST_WAIT_S
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome and state.outcome.exception()
-    asked = error.retry_after if isinstance(error, RetryableError) else None
-    return _backoff(state) if asked is None else asked
+        return f"{method}{what} of project {self.project_id} by connection {self.conn_id!r}"
 
 
 def _retry_after(error: Any) -> float | None:

@@ -6,14 +6,15 @@ import hashlib
 import hmac
 import logging
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx2
-import msgspec
 
 from airflow_provider_airis.errors import PermanentError
+from airflow_provider_airis.hooks.base import SHORTEST_SECRET
 from airflow_provider_airis.hooks.http import HttpHook
 
 if TYPE_CHECKING:
@@ -39,10 +40,9 @@ class WebhookHook(HttpHook):
     """Posts to the URL of an Airflow connection of type ``webhook``, whose password is the secret to sign with.
 
     The connection's host is the URL, with or without scheme (``https``), with path and query. Errors and logs name its
-    host only. Extras: ``headers`` (a JSON object of more headers), ``verify`` and ``timeout``.
+    host only.
     """
 
-    conn_name_attr = "webhook_conn_id"
     default_conn_name = "webhook_default"
     conn_type = "webhook"
     hook_name = "Webhook"
@@ -57,7 +57,7 @@ class WebhookHook(HttpHook):
         if not url.host or url.scheme not in ("http", "https"):
             raise self._misconfigured("its URL must be one with http or https")
         if url.userinfo:
-            raise self._misconfigured('its URL must hold no login; use the extra headers, {"Authorization": "…"}')
+            raise self._misconfigured('its URL must hold no login; use the extra auth_headers, {"Authorization": "…"}')
         return url
 
     @cached_property
@@ -76,7 +76,7 @@ class WebhookHook(HttpHook):
         :raises RetryableError: the receiver asks for patience, fails, or does not answer.
         :raises PermanentError: it refuses.
         """
-        headers = {**self._headers, SIGNATURE: signature(self._secret, body, int(time())), "Idempotency-Key": key}
+        headers = {SIGNATURE: signature(self._secret, body, int(time())), "Idempotency-Key": key}
         self.post(body, headers)
 
     def post(self, body: bytes, headers: dict[str, str]) -> None:
@@ -113,26 +113,11 @@ class WebhookHook(HttpHook):
             raise self._misconfigured("it has no password, the secret that its receiver checks signatures with")
         return secret
 
-    @cached_property
-    def _headers(self) -> dict[str, str]:
-        given: Any = self.extra.get("headers") or {}
-        try:
-            given = msgspec.json.decode(given) if isinstance(given, str) else given
-            headers = msgspec.convert(given, dict[str, str])
-        except msgspec.MsgspecError as error:
-            raise self._misconfigured("its headers are not a JSON object of texts") from error
-        if not all(f"{name}{value}".isascii() and f"{name}{value}".isprintable() for name, value in headers.items()):
-            raise self._misconfigured("its headers hold characters that no HTTP header can carry")
-        return headers
-
     def _asked(self, method: str, path: str) -> str:  # noqa: ARG002
         return f"{self.hook_name} (connection {self.conn_id}): {method}"
 
-    def _redacted(self, text: str) -> str:
-        secrets = list(self.__dict__.get("_headers", {}).values())
+    def _secrets(self) -> Iterator[str]:
+        yield from super()._secrets()
         if url := self.__dict__.get("url"):
-            secrets += [str(url), url.raw_path.decode(), *url.params.values()]
-        # Nothing as short as "/" or "1" is a secret, and without it the text would be unreadable.
-        for secret in sorted((secret for secret in secrets if len(secret) > 4), key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return super()._redacted(text)
+            every = (str(url), url.raw_path.decode(), *url.params.values())
+            yield from (secret for secret in every if len(secret) >= SHORTEST_SECRET)

@@ -19,7 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from airflow_provider_airis.hub import alerts as transitions
-from airflow_provider_airis.hub import pages, routing, users
+from airflow_provider_airis.hub import pages, routing, state, users
 from airflow_provider_airis.hub.alerts import Acknowledgement, AlertDetail, Delivery, ManualAlert
 from airflow_provider_airis.hub.auth import Tokens, require
 from airflow_provider_airis.hub.flow import Feeds, Intake
@@ -27,6 +27,7 @@ from airflow_provider_airis.hub.ingest import Form
 from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem, explain
 from airflow_provider_airis.hub.requests import change, cursor_of, from_store, idempotency_key, place_behind, to_store
 from airflow_provider_airis.hub.rules import AGGREGATION, Rule, RuleBody
+from airflow_provider_airis.hub.state import StateName
 from airflow_provider_airis.hub.store import EVENTS_FEED, Consumer, EventChange, Store
 from airflow_provider_airis.hub.users import UsersPage, UserSyncAnswer, UserSyncBody
 from airflow_provider_airis.hub.wire import (
@@ -93,6 +94,7 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
     app.state.intake = Intake(max_requests, max_bytes)
     app.include_router(router)
     app.include_router(routing.router)
+    app.include_router(state.router)
     app.include_router(pages.router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -338,7 +340,7 @@ async def alert_changes(
 ) -> Response:
     """The change feed: every transition once, in order."""
     store: Store = request.app.state.store
-    start = await _start(request, after, consumer)
+    start = await _start(request, transitions.FEED, after, consumer)
 
     async def page(behind: int) -> Sequence[AlertChange]:
         return await from_store(request, lambda: store.changes(behind, limit))
@@ -387,7 +389,7 @@ async def event_changes(
 ) -> Response:
     """The same over events."""
     store: Store = request.app.state.store
-    start = await _start(request, after, consumer)
+    start = await _start(request, EVENTS_FEED, after, consumer)
 
     async def page(behind: int) -> Sequence[EventChange]:
         return await from_store(request, lambda: store.event_changes(behind, limit, category=category))
@@ -396,13 +398,22 @@ async def event_changes(
     return _answer(EventChanges(list(changes), changes[-1].sequence if changes else start))
 
 
-async def _start(request: Request, after: int | None, consumer: str | None) -> int:
+async def _start(request: Request, feed: str, after: int | None, consumer: str | None) -> int:
     if after is not None and consumer is not None:
         raise Problem(400, "give after or consumer, not both", pointer="/consumer")
-    if consumer is None:
-        return after or 0
-    found = await from_store(request, lambda: request.app.state.store.consumer(consumer))
-    return 0 if found is None else found.sequence
+    store: Store = request.app.state.store
+    start = after or 0
+    if consumer is not None:
+        found = await from_store(request, lambda: store.consumer(consumer))
+        start = 0 if found is None else found.sequence
+    if start > (end := store.last[feed]):
+        raise Problem(
+            409,
+            f"feed was restored from an older backup: it ends at {end}, and {start} was read already; read it anew "
+            "from where it should go on",
+            pointer="/consumer" if after is None else "/after",
+        )
+    return start
 
 
 @router.get("/alerts/{alert_id}", dependencies=_reader, **docs(AlertDetail))
@@ -459,10 +470,14 @@ async def get_consumer(request: Request, name: str) -> Response:
 
 
 @router.put("/consumers/{name}", dependencies=_alerts, **docs(Consumer, Place))
-async def put_consumer(request: Request, name: str) -> Response:
-    """Commit a place; a lower one changes nothing unless forced. Answers what is in force."""
+async def put_consumer(request: Request, name: StateName) -> Response:
+    """Commit an offset; a lower one changes nothing unless forced. Answers what is in force."""
     store: Store = request.app.state.store
-    return await change(request, Place, lambda t, body: (200, store.commit(t, name, body.sequence, force=body.force)))
+
+    def work(transaction: Transaction, body: Place) -> tuple[int, Consumer]:
+        return 200, store.commit(transaction, name, body.sequence, force=body.force, wake_at=body.wake_at)
+
+    return await change(request, Place, work)
 
 
 # Rules
@@ -584,7 +599,7 @@ async def health(request: Request) -> Response:
     return _answer(Health("ok", "ok"))
 
 
-@router.get("/capabilities", dependencies=[Depends(require(None))], **docs(Capabilities))
+@router.get("/capabilities", dependencies=[Depends(require())], **docs(Capabilities))
 async def capabilities(request: Request) -> Response:
     """What this hub offers."""
     return _answer(Capabilities(request.app.version, CAPABILITIES, ["gzip"], Limits()))

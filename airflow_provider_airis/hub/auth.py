@@ -75,8 +75,8 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def require(scope: str | None, *, form: bool = False) -> Callable[[Request], None]:
-    """A dependency that lets only tokens with a scope pass: 401 without a known token, 403 without the scope.
+def require(*wanted: str, form: bool = False) -> Callable[[Request], None]:
+    """A dependency that lets only tokens with one of the scopes pass: 401 without a known token, 403 without a scope.
 
     Without one, any known token passes.
 
@@ -96,8 +96,8 @@ def require(scope: str | None, *, form: bool = False) -> Callable[[Request], Non
             challenge = 'Basic realm="AIRIS-MON", charset="UTF-8"' if page else 'Bearer realm="AIRIS-MON"'
             detail = "the token is unknown" if token else "a token is needed: Authorization: Bearer <token>"
             raise Problem(401, detail, headers={"WWW-Authenticate": challenge})
-        if scope is not None and scope not in scopes:
-            raise Problem(403, f"the token lacks the scope {scope!r}")
+        if wanted and scopes.isdisjoint(wanted):
+            raise Problem(403, f"the token lacks the scope {' or '.join(map(repr, wanted))}")
         if form:
             request.state.form = await _form(request)
 

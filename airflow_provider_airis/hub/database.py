@@ -35,6 +35,8 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 # SQLite numbers rows by itself only in a column that is exactly INTEGER.
 _SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+# Text in the order of its code points, so that a prefix is a range. SQLite compares so, PostgreSQL when told to.
+_EXACT = String().with_variant(String(collation="C"), "postgresql")
 _CHUNK = 250
 
 metadata = MetaData()
@@ -188,6 +190,33 @@ consumers = Table(
     Column("name", String, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("wake_at", BigInteger, comment="when the reader wants to be woken, though nothing came"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("name", _EXACT, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("value", Text, comment="JSON; null once deleted, so that the version goes on growing"),
+    Column("size", Integer, nullable=False, comment="bytes of the value"),
+    Column("updated_at", BigInteger, nullable=False),
+)
+Index(
+    "checkpoints_deleted",
+    checkpoints.c.updated_at,
+    sqlite_where=checkpoints.c.value.is_(None),
+    postgresql_where=checkpoints.c.value.is_(None),
+)
+
+# Rows stay when a lease is over, so that its token goes on growing.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, comment="0 once it was given back"),
 )
 
 rules = Table(

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from fastapi import Request, Response
 
+from airflow_provider_airis.hub import leases
 from airflow_provider_airis.hub.flow import chunks
 from airflow_provider_airis.hub.ingest import MAX_TEXT, unpack
 from airflow_provider_airis.hub.problems import Problem, explain
@@ -33,10 +34,12 @@ async def to_store(
     """Do a write of the store, once under an ``Idempotency-Key``, and answer when it is durable."""
     store: Store = request.app.state.store
     key = idempotency_key(request)
+    fence = leases.fence_of(request)
     encoding = _encoding(request)
     path = request.url.path
 
     def once(transaction: Transaction) -> tuple[int, bytes, bool]:
+        leases.check_fence(transaction, fence)
         document = unpack(content, encoding)
 
         def answer() -> tuple[int, bytes]:
@@ -85,8 +88,8 @@ def _encoding(request: Request) -> str:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """What makes a repeated POST harmless."""
-    key = request.headers.get("idempotency-key") if request.method == "POST" else None
+    """What makes a repeated POST or PUT harmless."""
+    key = request.headers.get("idempotency-key") if request.method in ("POST", "PUT") else None
     if key is not None and not 1 <= len(key) <= MAX_TEXT:
         raise Problem(400, f"an Idempotency-Key has 1 to {MAX_TEXT} characters")
     return key

@@ -67,11 +67,12 @@ class SourceActivity(msgspec.Struct):
 
 
 class Consumer(msgspec.Struct, frozen=True):
-    """A reader's committed place in a feed."""
+    """A reader's committed offset in a feed, and when it wants to be woken though nothing came; Unix ms."""
 
     name: str
     sequence: int
     updated_at: int
+    wake_at: int | None = None
 
 
 class FeedEvent(msgspec.Struct, frozen=True):
@@ -264,9 +265,18 @@ class Store:
         self._evaluator.forget()
         revise(transaction, rule_id, None)
 
-    def commit(self, transaction: Transaction, name: str, sequence: int, *, force: bool = False) -> Consumer:
+    def commit(
+        self,
+        transaction: Transaction,
+        name: str,
+        sequence: int,
+        *,
+        force: bool = False,
+        wake_at: int | msgspec.UnsetType | None = msgspec.UNSET,
+    ) -> Consumer:
         """Store how far a consumer has read; it never moves back unless forced, and may then hold any other mark.
 
+        :param wake_at: when it wants to be woken; as it was, unless given.
         :raises Problem: 400, no feed is that long.
         """
         longest = max((self.last | transaction.changed).values())
@@ -275,7 +285,9 @@ class Store:
         found = _consumer(transaction.connection, name)
         if found is not None and sequence < found.sequence and not force:
             return found
-        consumer = Consumer(name, sequence, transaction.now)
+        if wake_at is msgspec.UNSET:
+            wake_at = found.wake_at if found else None
+        consumer = Consumer(name, sequence, transaction.now, wake_at)
         db.upsert(transaction.connection, db.consumers, [msgspec.structs.asdict(consumer)])
         return consumer
 
@@ -639,7 +651,7 @@ def _aggregated(points: Iterable[tuple[int, float]], step: int, aggregation: str
 
 def _consumer(connection: Connection, name: str) -> Consumer | None:
     row = connection.execute(select(db.consumers).where(db.consumers.c.name == name)).first()
-    return None if row is None else Consumer(row.name, row.sequence, row.updated_at)
+    return None if row is None else Consumer(*row)
 
 
 def _transition(row: Any) -> Transition:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 from fastapi import FastAPI, Response
@@ -16,6 +16,7 @@ from airflow_provider_airis.hub.ingest import (
     MAX_TAGS,
     MAX_TEXT,
 )
+from airflow_provider_airis.hub.leases import FENCE
 from airflow_provider_airis.hub.problems import MEDIA_TYPE, ProblemDocument
 from airflow_provider_airis.hub.rules import Rule
 from airflow_provider_airis.hub.store import MAX_POINTS, EventChange, FeedEvent, SeriesCoverage, SeriesPoints
@@ -32,6 +33,7 @@ CAPABILITIES = {
     "metrics.batch": True,
     "metrics.query": True,
     "metrics.coverage": True,
+    "metrics.last": True,
     "events.ingest": True,
     "events.batch": True,
     "events.changes": True,
@@ -39,6 +41,8 @@ CAPABILITIES = {
     "alerts": True,
     "alerts.changes": True,
     "consumers": True,
+    "checkpoints": True,
+    "leases": True,
     "notifications": True,
     "notification_log": True,
     "silences": True,
@@ -93,10 +97,15 @@ class EventsPage(msgspec.Struct):
 
 
 class Place(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of ``PUT /api/v1/consumers/{name}``."""
+    """Body of ``PUT /api/v1/consumers/{name}``.
+
+    :param wake_at: when the reader wants to be woken, though nothing came, Unix ms; null for never. As it was, unless
+        given.
+    """
 
     sequence: int
     force: bool = False
+    wake_at: Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class QueryAnswer(msgspec.Struct):
@@ -146,6 +155,13 @@ class Capabilities(msgspec.Struct):
     limits: Limits
 
 
+_FENCE = {
+    "name": FENCE,
+    "in": "header",
+    "required": False,
+    "description": "`<lease's name, percent-encoded>;<token>`: 409 if somebody else has taken that lease since",
+    "schema": {"type": "string"},
+}
 # What the routes say that they take and answer.
 _models: dict[str, type] = {"ProblemDocument": ProblemDocument}
 
@@ -192,6 +208,10 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     _, components = msgspec.json.schema_components(_models.values(), ref_template="#/components/schemas/{name}")
     document.setdefault("components", {})["schemas"] = components
+    for operations in document["paths"].values():
+        for method, operation in operations.items():
+            if method != "get":
+                operation.setdefault("parameters", []).append(_FENCE)
     document["components"]["securitySchemes"] = {"BearerAuth": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"BearerAuth": []}]
     return document

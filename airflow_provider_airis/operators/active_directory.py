@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import msgspec
 from airflow.sdk import timezone
 
+from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.base import Delivered, ToAirisOperator
+from airflow_provider_airis.operators.base import CollectOperator, Delivered
 from airflow_provider_airis.records import Event, User, Window, to_ms
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: int | None = None
 
 
-class ActiveDirectoryToAirisOperator(ToAirisOperator):
+class ActiveDirectoryToAirisOperator(CollectOperator):
     """Delivers the users of a directory into the hub: all of them, or what has changed since the last time.
 
     A **full** sync deactivates in the hub whom the directory no longer has. It is refused, and the task fails, when
@@ -136,7 +137,7 @@ class ActiveDirectoryToAirisOperator(ToAirisOperator):
 
     system: ClassVar[str] = "active_directory"
     template_fields: Sequence[str] = (
-        *ToAirisOperator.template_fields,
+        *CollectOperator.template_fields,
         "ldap_conn_id",
         "source",
         "mode",
@@ -580,31 +581,15 @@ def configured() -> list[dict[str, Any]]:
 
     The source of ``ldap_default`` is the option's, that of another connection has the connection's name behind it.
     """
-    from airflow_provider_airis.settings import option, options
+    from airflow_provider_airis.settings import source_arguments
 
     stem, default = ActiveDirectoryToAirisOperator.system, "ldap_default"
 
-    def given(name: str) -> str:
-        return option(stem, name).strip()
-
-    def true(name: str) -> bool:
-        return given(name).lower() in ("true", "1", "yes", "on")
-
-    shared = {
-        "preset": given("preset"),
-        "base_dn": given("base_dn") or None,
-        "search_filter": given("search_filter") or None,
-        "attributes": json.loads(given("attributes") or "{}"),
-        "group": given("group") or None,
-        "nested_groups": true("nested_groups"),
-        "dirsync": true("dirsync"),
-        "max_missing_share": float(given("max_missing_share")),
-        "max_missing": int(given("max_missing")),
-    }
-    source = given("source")
+    shared, mapped = source_arguments(BY_STEM[stem], "sync")
+    source = shared["source"]
     return [
         {**shared, "ldap_conn_id": conn_id, "source": source if conn_id == default else f"{source}-{conn_id}"}
-        for conn_id in options(stem, "connections")
+        for conn_id in mapped["ldap_conn_id"]
     ]
 
 

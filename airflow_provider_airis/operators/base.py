@@ -30,7 +30,7 @@ class Delivered(NamedTuple):
     refusals: Sequence[str]
 
 
-class ToAirisOperator(BaseOperator):
+class CollectOperator(BaseOperator):
     """Reads one window of a system and delivers it into the hub, record by record, in flat memory.
 
     A subclass names its ``system`` and implements :meth:`collect`; nothing passes through XCom but the summary
@@ -127,7 +127,8 @@ class ToAirisOperator(BaseOperator):
         if interval[0] is not None and interval[1] is not None and interval[0] < interval[1]:
             return Window.between(interval[0], interval[1])
         at = (run.run_after if run else None) or timezone.utcnow()
-        return Window.last_full(at, self.row.period_s, delay_s=self.row.delay_s)
+        assert self.row.source
+        return Window.last_full(at, self.row.source.period_s, delay_s=self.row.source.delay_s)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver the window and return the summary."""

@@ -12,12 +12,12 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
+from airflow_provider_airis.channels.base import notification_failed
 from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.links import AirisAlertLink
-from airflow_provider_airis.operators.deliver import notification_failed
 from airflow_provider_airis.routes import Routes, RoutesError
-from airflow_provider_airis.settings import option, options
+from airflow_provider_airis.settings import option, options, value
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -31,7 +31,7 @@ class AirisDispatchOperator(BaseOperator):
 
     The routes are those of ``[airis] routes_file``, else the hub's own, else the default: each alert by itself to the
     systems of its severity. Each group is shown in the state that it then has, by the system's
-    ``AirisTo<System>Operator``. That a group may be sent is written into the hub's notification log before it is, and
+    channel. That a group may be sent is written into the hub's notification log before it is, and
     that it was thereafter; so a crash leaves a trace, and the receiver is looked at before it is told again. The place
     in the feed is committed once everything up to there is shown or waits for its time, which is kept at the hub too.
 
@@ -72,13 +72,13 @@ class AirisDispatchOperator(BaseOperator):
         from airflow_provider_airis.dispatch.run import Run
         from airflow_provider_airis.hooks.airis import AirisHook
 
-        if self.system not in BY_STEM or BY_STEM[self.system].flow != "outbound":
+        if self.system not in BY_STEM or not BY_STEM[self.system].channel:
             raise AirflowFailException(f"{self.system!r} is no system that alerts are delivered to")
         with AirisHook(self.airis_conn_id, retries=0, system=self.system) as hub:
             try:
-                linger_s = float(option(self.system, "linger_s")) if self.linger_s is None else self.linger_s
+                linger_s = float(value(self.system, "linger_s")) if self.linger_s is None else self.linger_s
                 limit = {"linger_s": linger_s, "max_run_s": self.max_run_s}
-                self._run = Run(hub, self._routes(hub), self.system, task_id=self.task_id, **limit)
+                self._run = Run(hub, self._routes(hub), self.system, **limit)
                 return self._run.go()
             except PermanentError as error:
                 raise AirflowFailException(str(error)) from error
@@ -102,7 +102,7 @@ class AirisDispatchOperator(BaseOperator):
                 hub.event(notification_failed(self.system, f"{self.system}/routes/{digest}", now, data))
             threading.Event().wait(limits.REFUSED_PAUSE_S)  # the next run follows at once, and finds the same
             raise AirflowFailException(str(error)) from error
-        rows = (row.stem for row in SYSTEMS if row.flow == "outbound")
+        rows = (row.stem for row in SYSTEMS if row.channel)
         return Routes.default({stem: (option(stem, "target"), options(stem, "severities")) for stem in rows})
 
     def on_kill(self) -> None:

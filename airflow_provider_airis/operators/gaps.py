@@ -168,7 +168,7 @@ class AirisFindGapsOperator(BaseOperator):
 
         by_name = defaultdict(list)
         for system in SYSTEMS:
-            if system.reconciles and system.schedule:
+            if "reconcile" in system.dags:
                 for metric in system.metrics:
                     by_name[metric.name].append(system)
         held: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[tuple[int, int]]] = defaultdict(list)

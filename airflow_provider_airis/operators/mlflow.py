@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from zlib import crc32
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.base import Delivered, ToAirisOperator
+from airflow_provider_airis.operators.base import CollectOperator, Delivered
 from airflow_provider_airis.records import Event, Metric, Window
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Known(NamedTuple):
     unread: dict[Key, str]
 
 
-class MLflowToAirisOperator(ToAirisOperator):
+class MLflowToAirisOperator(CollectOperator):
     """Delivers what has changed in a registry since the hub was told last, and the metrics of the versions' runs.
 
     What is known lies in the hub, as metrics that are written when something changes. They follow the events once these
@@ -82,7 +82,7 @@ class MLflowToAirisOperator(ToAirisOperator):
     """
 
     system: ClassVar[str] = "mlflow"
-    template_fields: Sequence[str] = (*ToAirisOperator.template_fields, "mlflow_conn_id", "registry")
+    template_fields: Sequence[str] = (*CollectOperator.template_fields, "mlflow_conn_id", "registry")
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from airflow.sdk import timezone
 from airflow_provider_airis.catalog import MetricSpec
 from airflow_provider_airis.catalog.sagemaker import COMPONENT, COMPONENTS, DIMENSIONS, HOST, INSTANCES, JOBS, VARIANT
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.base import ToAirisOperator
+from airflow_provider_airis.operators.base import CollectOperator
 from airflow_provider_airis.planning import Reading
 from airflow_provider_airis.records import Event, EventSeverity, Metric, Window, from_ms, to_ms
 
@@ -90,7 +90,7 @@ def finest_period(start: datetime, now: datetime) -> int:
     )
 
 
-class SageMakerToAirisOperator(ToAirisOperator):
+class SageMakerToAirisOperator(CollectOperator):
     """Delivers one account's and region's SageMaker metrics (traffic, errors, latency, load) and endpoints' states.
 
     Every point is one of CloudWatch's, at the start of its period, with the unit that CloudWatch names: source
@@ -127,7 +127,7 @@ class SageMakerToAirisOperator(ToAirisOperator):
 
     system: ClassVar[str] = "sagemaker"
     template_fields: Sequence[str] = (
-        *ToAirisOperator.template_fields,
+        *CollectOperator.template_fields,
         "aws_conn_id",
         "region_name",
         "endpoints",

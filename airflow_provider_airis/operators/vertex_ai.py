@@ -12,7 +12,7 @@ from airflow.sdk import timezone
 
 from airflow_provider_airis.catalog import MetricSpec
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.operators.base import ToAirisOperator
+from airflow_provider_airis.operators.base import CollectOperator
 from airflow_provider_airis.planning import Reading
 from airflow_provider_airis.records import Event, Metric, Window, from_ms
 
@@ -30,7 +30,7 @@ _DOLLARS_A_SERIES = 0.5 / 1_000_000
 _NAMES = frozenset({"deployed_model_id", "endpoint_display_name", "model_display_name"})
 
 
-class VertexAIToAirisOperator(ToAirisOperator):
+class VertexAIToAirisOperator(CollectOperator):
     """Delivers the online prediction metrics of one project's Vertex AI endpoints: traffic, errors, latency, load.
 
     Every point is one minute of Cloud Monitoring's, at the minute's **start**, with the unit that Google names: source
@@ -62,7 +62,7 @@ class VertexAIToAirisOperator(ToAirisOperator):
 
     system: ClassVar[str] = "vertex_ai"
     template_fields: Sequence[str] = (
-        *ToAirisOperator.template_fields,
+        *CollectOperator.template_fields,
         "gcp_conn_id",
         "project_id",
         "locations",

@@ -37,8 +37,8 @@ def preload() -> None:
     """Load what is installed."""
     from airflow_provider_airis.catalog import SYSTEMS
 
-    rows = [row for row in SYSTEMS if row.flow == "outbound"]
-    theirs = [name.rpartition(".")[0] for row in rows for name in (row.operator_class, row.hook_class) if name]
-    for module in (*MODULES, *theirs, *(name for row in rows for name in row.loads)):
+    rows = [(row, row.channel) for row in SYSTEMS if row.channel]
+    theirs = [name.rpartition(".")[0] for row, _ in rows for name in (row.channel_class, row.hook_class) if name]
+    for module in (*MODULES, *theirs, *(name for _, channel in rows for name in channel.loads)):
         with suppress(ImportError):
             import_module(module)

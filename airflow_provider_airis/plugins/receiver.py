@@ -22,7 +22,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.observability.stats import Stats
 
-from airflow_provider_airis.catalog import SYSTEMS, System
+from airflow_provider_airis.catalog import SYSTEMS, System, Webhook
 from airflow_provider_airis.errors import AirisError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.receive.actions import UnknownAlertError, perform
@@ -92,9 +92,9 @@ class Limit:
 class Receiver:
     """What one system sends, in one process of the API server."""
 
-    def __init__(self, system: System, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, system: System, webhook: Webhook, pool: ThreadPoolExecutor) -> None:
         module, _, name = str(system.handler_class).rpartition(".")
-        self.system = system
+        self.system, self.webhook = system, webhook
         self.handler: Handler = getattr(import_module(module), name)(option(system.stem, "receive_conn_id"))
         self._pool = pool
         self._accepted, self._refused = Limit(PER_S, BURST), Limit(REFUSED_PER_S, REFUSED_BURST)
@@ -200,7 +200,7 @@ class Receiver:
         return secrets
 
     def _read_secrets(self) -> tuple[str, ...]:
-        where = f"extra {self.system.receives} of connection {self.handler.conn_id}"
+        where = f"extra {self.webhook.secret} of connection {self.handler.conn_id}"
         try:
             extra = msgspec.json.decode(BaseHook.get_connection(self.handler.conn_id).extra or "{}")
         except (AirflowNotFoundException, msgspec.DecodeError) as error:
@@ -208,7 +208,7 @@ class Receiver:
             if isinstance(error, AirflowNotFoundException) and self._secrets[1]:
                 raise
             extra = {}
-        said = extra.get(self.system.receives) if isinstance(extra, dict) else None
+        said = extra.get(self.webhook.secret) if isinstance(extra, dict) else None
         secrets = said.split() if isinstance(said, str) else []
         if not secrets:
             log.info("/airis/receive/%s takes nothing: %s holds no secret", self.system.stem, where)
@@ -248,8 +248,8 @@ def application() -> Starlette:
 
     pool = ThreadPoolExecutor(THREADS, "airis-receive")
 
-    def route(system: System) -> Route:
-        receiver = cache(lambda: Receiver(system, pool))
+    def route(system: System, webhook: Webhook) -> Route:
+        receiver = cache(lambda: Receiver(system, webhook, pool))
 
         async def receive(request: Request) -> Response:
             status = await receiver().answer(request)
@@ -257,4 +257,4 @@ def application() -> Starlette:
 
         return Route(f"/receive/{system.stem}", receive, methods=["POST"])
 
-    return Starlette(routes=[route(system) for system in SYSTEMS if system.receives])
+    return Starlette(routes=[route(system, system.webhook) for system in SYSTEMS if system.webhook])

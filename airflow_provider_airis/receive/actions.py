@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.receive.base import Action
+from airflow_provider_airis.receive.silences import TooWideError, narrow
 from airflow_provider_airis.records import Event, from_ms
-from airflow_provider_airis.routes.groups import labels_of
-from airflow_provider_airis.routes.matching import Matcher, alike
 
 if TYPE_CHECKING:
     from airflow_provider_airis.catalog import System
     from airflow_provider_airis.hooks.airis import AirisHook
-    from airflow_provider_airis.records import LogEntry
+    from airflow_provider_airis.records import Alert, LogEntry
+    from airflow_provider_airis.routes.matching import Matcher
 
 SILENCE_MS = 3_600_000
 # How far the system's clock and the hub's may be apart.
@@ -67,34 +66,40 @@ def _change(hub: AirisHook, action: Action, by: str, system: System) -> None:
     if not action.id.startswith("group-"):
         change(action.id, by, comment)
         return
-    members = {alert_id for entry in _entries(hub, action) for alert_id in entry.alerts}
-    # Whoever acted cannot have meant what fired afterwards.
-    meant = [
-        alert.id
+    meant = _meant(hub, action, _entries(hub, action))
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(change, one.id, by, comment) for one in meant]:
+            done.result()
+
+
+def _meant(hub: AirisHook, action: Action, entries: Iterable[LogEntry]) -> list[Alert]:
+    """The open alerts of a group. Whoever acted cannot have meant what fired afterwards."""
+    members = {alert_id for entry in entries for alert_id in entry.alerts}
+    return [
+        alert
         for alert in hub.alerts(status=("firing", "acknowledged"))
         if alert.id in members and alert.timestamp <= action.at + CLOCKS_MS
     ]
-    with ThreadPoolExecutor(THREADS) as pool:
-        for done in [pool.submit(change, alert_id, by, comment) for alert_id in meant]:
-            done.result()
 
 
 def _silence(hub: AirisHook, action: Action, by: str, system: System) -> str:
     ends_at = action.at + SILENCE_MS
     key = f"{system.stem}-{action.id}-{action.at}"
-    hub.silence(_matchers(hub, action), ends_at, by, f"in {system.title}", key=key)
+    try:
+        matchers = _matchers(hub, action)
+    except TooWideError as error:
+        return str(error)
+    hub.silence(matchers, ends_at, by, f"in {system.title}", key=key)
     return f"Silenced until {from_ms(ends_at):%H:%M} UTC."
 
 
-def _matchers(hub: AirisHook, action: Action) -> Iterable[Matcher]:
+def _matchers(hub: AirisHook, action: Action) -> list[Matcher]:
     if not action.id.startswith("group-"):
-        return alike(hub.alert(action.id))
+        return narrow("", [hub.alert(action.id)])
     entries = _entries(hub, action)
-    its = labels_of(entries[0].group)
-    if its:
-        return [Matcher(name, "=", value) for name, value in its.items()]
-    # What has nothing in common is silenced one by one.
-    return [Matcher("alert_id", "=~", "|".join(map(re.escape, entries[0].alerts)))]
+    if meant := _meant(hub, action, entries):
+        return narrow(entries[0].group, meant)
+    raise TooWideError("Nothing is silenced: none of this message's alerts is open any more.")
 
 
 def _assign(hub: AirisHook, action: Action, by: str, system: System) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from airflow_provider_airis.operators.servicenow import CLOSED, RESOLVED
+from airflow_provider_airis.hooks.servicenow import CLOSED, RESOLVED
 from airflow_provider_airis.receive.base import Action, Handler, Refused, alert_id, check, check_age, decoded, mac
 
 NEW = "1"

@@ -20,6 +20,7 @@ from airflow_provider_airis.receive.base import Action, Handler, Refused, check,
 KNOWN_S = 3_600
 MOST_KNOWN = 10_000
 
+ACKNOWLEDGE = "ack_alert_"
 _KINDS: dict[str, Literal["acknowledge", "resolve", "silence"]] = {
     "airis_acknowledge": "acknowledge",
     "airis_resolve": "resolve",
@@ -38,6 +39,16 @@ class _Pressed(msgspec.Struct):
     action_ts: str = ""
     value: str = ""
 
+    @property
+    def kind(self) -> Literal["acknowledge", "resolve", "silence"] | None:
+        """What it stands for; of any other app's button nothing."""
+        return "acknowledge" if self.action_id.startswith(ACKNOWLEDGE) else _KINDS.get(self.action_id)
+
+    @property
+    def alert_id(self) -> str:
+        """The alert's or group's id, which an action that acknowledges may have in its own."""
+        return self.value or self.action_id.partition(ACKNOWLEDGE)[2]
+
 
 class _Payload(msgspec.Struct):
     type: str
@@ -47,7 +58,9 @@ class _Payload(msgspec.Struct):
 
 
 class SlackHandler(Handler):
-    """Buttons with the ``action_id`` ``airis_acknowledge``, ``airis_resolve`` and ``airis_silence_1h``.
+    """Buttons with the ``action_id`` ``ack_alert_<alert id>``, ``airis_resolve`` and ``airis_silence_1h``.
+
+    Messages of before have ``airis_acknowledge``, and the alert's id as the button's value only.
 
     Slack waits three seconds, and does not ask twice: the person is told by ``response_url`` what went wrong.
     """
@@ -80,15 +93,15 @@ class SlackHandler(Handler):
         user = found.user
         return [
             Action(
-                kind=_KINDS[pressed.action_id],
-                id=pressed.value,
+                kind=pressed.kind,
+                id=pressed.alert_id,
                 at=_ms(pressed.action_ts),
                 by=user.username or user.name or user.id,
                 about=user.id,
                 reply_to=found.response_url,
             )
             for pressed in found.actions
-            if pressed.action_id in _KINDS and pressed.value
+            if pressed.kind and pressed.alert_id
         ]
 
     def complete(self, action: Action) -> Iterable[Action]:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import yaml  # type: ignore[import-untyped]
 
-from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
+from airflow_provider_airis.catalog import SYSTEMS
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.routes.matching import InhibitRule, Matcher, parse_matchers
 from airflow_provider_airis.routes.times import TimeInterval, format_duration, parse_duration, parse_range, parse_time
@@ -20,7 +20,7 @@ from airflow_provider_airis.routes.tree import ALL, Integration, Problem, Receiv
 Node = Any
 T = TypeVar("T")
 
-OUTBOUND = tuple(system.stem for system in SYSTEMS if system.flow == "outbound")
+CHANNELS = {system.stem: system.channel for system in SYSTEMS if system.channel}
 DURATIONS = ("group_wait", "group_interval", "repeat_interval")
 INTERVALS = ("active_time_intervals", "mute_time_intervals")
 _FILE = ("route", "receivers", "inhibit_rules", "time_intervals")
@@ -202,7 +202,7 @@ class _Reader:
                 self.wrong(item, f"the time interval {name!r} needs time_intervals, a list of {', '.join(_TIMES)}")
             parts = self.sequence(interval.get("time_intervals"), "time_intervals")
             self.intervals[name] = tuple(self.interval(part) for part in parts)
-        configs = tuple(f"{stem}_configs" for stem in OUTBOUND)
+        configs = tuple(f"{stem}_configs" for stem in CHANNELS)
         for name, _, receiver in self.named(fields.get("receivers"), "receiver", ("name", *configs)):
             self.receivers[name] = Receiver(name, tuple(self.integrations(name, receiver)))
         rules = self.sequence(fields.get("inhibit_rules"), "inhibit_rules")
@@ -216,14 +216,11 @@ class _Reader:
     def integrations(self, name: str, fields: Mapping[str, Node]) -> Iterator[Integration]:
         """Where a receiver is told."""
         seen: set[tuple[str, str]] = set()
-        for stem in OUTBOUND:
+        for stem, channel in CHANNELS.items():
             what = f"{stem}_configs"
             for item in self.sequence(fields.get(what), what):
                 config = self.mapping(item, f"each of {what}", ("target", "send_resolved"))
-                target = self.text(config["target"], "target") if "target" in config else BY_STEM[stem].target
-                if target is None:
-                    self.wrong(item, f"each of {what} needs a target")
-                    continue
+                target = self.text(config["target"], "target") if "target" in config else channel.target
                 if (stem, target) in seen:
                     self.wrong(item, f"the receiver {name!r} has {stem} with the target {target!r} twice")
                 seen.add((stem, target))

@@ -207,7 +207,7 @@ def default_text(options: Mapping[str, tuple[str, Iterable[str]]] | None = None)
 
     :param options: stem → (target, severities) of outbound systems, where they differ from the catalog.
     """
-    rows = {row.stem: (row.target or row.stem, row.severities) for row in SYSTEMS if row.flow == "outbound"}
+    rows = {row.stem: (row.channel.target, row.channel.severities) for row in SYSTEMS if row.channel}
     told = {
         stem: (target, [severity for severity in severities if severity in get_args(AlertSeverity)])
         for stem, (target, severities) in (rows | dict(options or {})).items()

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
 from airflow_provider_airis.records import Window, iso, to_ms
 from sandbox.airflow import Airflow
 from sandbox.demo.display import Display
@@ -81,13 +81,14 @@ class Stage:
         for conn_id, connection in made.items():
             self.airflow.call("POST", "/connections", json={"connection_id": conn_id, **connection})
 
-    def wait_for_dags(self, dag_ids: set[str]) -> None:
-        """Wait until Airflow has parsed them.
+    def wait_for_dags(self) -> None:
+        """Wait until Airflow has parsed all that the catalog has, so that nobody writes into its database any more.
 
         :raises DemoError: it has not in time.
         """
+        dag_ids = {dag_id for row in SYSTEMS for dag_id in row.dags.values()}
         with self.display.phase("the shipped Dags are there"):
-            if not self.until(lambda: dag_ids <= self._dags(), 120):
+            if not self.until(lambda: dag_ids <= self._dags(), 240):
                 raise DemoError(f"the Dags did not appear: {self.airflow.call('GET', '/importErrors')}")
 
     def go(self) -> None:
@@ -151,7 +152,7 @@ class Stage:
         return True
 
     def _dags(self) -> set[str]:
-        return {dag["dag_id"] for dag in self.airflow.call("GET", "/dags")["dags"]}
+        return {dag["dag_id"] for dag in self.airflow.call("GET", "/dags", params={"limit": 100})["dags"]}
 
     def _client(self, url: str, headers: dict[str, str] | None = None) -> httpx2.Client:
         return self.servers.enter_context(httpx2.Client(base_url=url, headers=headers, timeout=60))
@@ -159,14 +160,10 @@ class Stage:
 
 def is_source(peer: FakeServer) -> bool:
     """Whether its system is read into the hub."""
-    return BY_STEM[peer.stem].flow == "inbound"
+    return BY_STEM[peer.stem].source is not None
 
 
 def is_told(peer: FakeServer) -> bool:
     """Whether its system is sent critical alerts unless somebody says otherwise."""
-    return "critical" in BY_STEM[peer.stem].severities
-
-
-def dag_ids(peer: FakeServer, kind: str) -> list[str]:
-    """Its ``sync``, ``reconcile`` or ``dispatch`` Dag, if it has one."""
-    return [dag_id for dag_id in BY_STEM[peer.stem].dag_ids if dag_id.startswith(f"airis_{kind}_")]
+    channel = BY_STEM[peer.stem].channel
+    return channel is not None and "critical" in channel.severities

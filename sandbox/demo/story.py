@@ -8,8 +8,8 @@ import time
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.records import iso
 from sandbox.demo.report import Delivery, Report, counted
-from sandbox.demo.stage import DemoError, Stage, dag_ids, is_source
-from sandbox.fake import Incident, Scene
+from sandbox.demo.stage import DemoError, Stage, is_source
+from sandbox.fake import FakeServer, Incident, Scene
 from sandbox.topology import HISTORY_DAYS
 from sandbox.verify import Tally
 
@@ -54,18 +54,18 @@ class Story:
     @property
     def enabled(self) -> list[str]:
         """The Dags that run on their own."""
-        kinds = [(peer, "sync") for peer in self.sources] + [(peer, "dispatch") for peer in self.receivers]
-        return [dag_id for peer, kind in kinds for dag_id in dag_ids(peer, kind)]
+        syncs = [_dag(peer, "sync") for peer in self.sources]
+        return syncs + [_dag(peer, "dispatch") for peer in self.receivers]
 
     @property
     def reconcile(self) -> str:
         """The Dag whose history is read."""
         assert self.backfilled is not None
-        return dag_ids(self.backfilled, "reconcile")[0]
+        return _dag(self.backfilled, "reconcile")
 
     def prepare(self) -> None:
         """What must be there before Airflow's scheduler is: rules, and the backfill."""
-        self.stage.wait_for_dags({*self.enabled, *([self.reconcile] if self.backfilled else [])})
+        self.stage.wait_for_dags()
         if not self.backfilled:
             return
         running, history = self.stage.running[self.backfilled.stem], self.stage.history
@@ -98,7 +98,7 @@ class Story:
 
     def _compare(self, stem: str) -> Tally | None:
         peer = next(peer for peer in self.sources if peer.stem == stem)
-        windows = [window for dag_id in dag_ids(peer, "sync") for window in self.stage.windows(dag_id)]
+        windows = self.stage.windows(_dag(peer, "sync"))
         history = [self.stage.history] if peer is self.backfilled else []
         return peer.truth(self.stage.running[stem], self.stage.hub, [*history, *windows]) if peer.truth else None
 
@@ -138,7 +138,7 @@ class Story:
         """Take the incident's next step, if everybody has seen the last one."""
         if self.incident is None or self.backfilled is None:
             return True
-        if self.phase == "quiet" and dag_ids(self.backfilled, "sync")[0] in self.synced:
+        if self.phase == "quiet" and _dag(self.backfilled, "sync") in self.synced:
             self.phase = "fired"
             self.display.say(self.incident.begin(), "yellow")
         elif self.phase == "fired" and "fired" in self.changes and self._all_show("fired"):
@@ -163,7 +163,7 @@ class Story:
         waiting = [peer for peer in self.sources if peer.scene and peer.stem not in self.over]
         for peer in waiting:
             assert peer.scene is not None
-            if peer.stem not in self.scenes and self.synced.issuperset(dag_ids(peer, "sync")):
+            if peer.stem not in self.scenes and _dag(peer, "sync") in self.synced:
                 self.scenes[peer.stem] = peer.scene(self.stage.running[peer.stem])
                 self.display.say(self.scenes[peer.stem].begin(), "yellow")
             if peer.stem in self.scenes and (said := self.scenes[peer.stem].arrived(self.stage.hub)):
@@ -173,7 +173,7 @@ class Story:
 
     def _all_synced(self) -> bool:
         """Whether each system was read at least once; says so as it comes true."""
-        dags = {dag_id: peer for peer in self.sources for dag_id in dag_ids(peer, "sync")}
+        dags = {_dag(peer, "sync"): peer for peer in self.sources}
         for dag_id in dags.keys() - self.synced:
             if self.stage.runs(dag_id, state="success"):
                 self.synced.add(dag_id)
@@ -228,3 +228,7 @@ class Story:
                 after = f"{waited:.1f} s after the alert has {delivery.change}"
                 self.display.say(f"{BY_STEM[delivery.stem].title}: {delivery.kind}, {after}", "cyan")
         self.deliveries = seen
+
+
+def _dag(peer: FakeServer, kind: str) -> str:
+    return BY_STEM[peer.stem].dags[kind]

@@ -53,21 +53,21 @@ def test_airflow_finds_the_provider_and_its_connection_form():
     manager = ProvidersManagerTaskRuntime()
     assert "airflow-provider-airis" in manager.providers
     for system in SYSTEMS:
-        if not system.form:
+        if not system.connection.form:
             continue
-        hook = manager.hooks[system.connection_type]
+        hook = manager.hooks[system.connection.type]
         assert hook is not None
         assert hook.hook_class_name == system.hook_class
-        assert hook.hook_name == system.form.title
+        assert hook.hook_name == system.connection.form.title
 
 
 def test_every_reused_connection_type_belongs_to_what_the_extra_or_airflow_installs():
     types = ProvidersManagerTaskRuntime().hooks
     for system in SYSTEMS:
-        if system.form is None:
-            owner = types[system.connection_type]
+        if system.connection.form is None:
+            owner = types[system.connection.type]
             assert owner is not None, (
-                f"{system.stem}: nothing installed owns the connection type {system.connection_type}"
+                f"{system.stem}: nothing installed owns the connection type {system.connection.type}"
             )
             brought = [*system.requires, *(requires("apache-airflow-core") or [])]
             assert any(requirement.startswith(owner.package_name) for requirement in brought)
@@ -99,12 +99,12 @@ def test_stems_are_distinct_and_sorted_by_nothing_but_the_catalog():
 
 @each_system
 def test_one_word_everywhere(system: System):
-    for path in filter(None, (system.hook_class, system.operator_class)):
+    for path in filter(None, (system.hook_class, system.collect_class, system.notify_class, system.handler_class)):
         module, name = path.rsplit(".", 1)
         assert hasattr(importlib.import_module(module), name)
     assert (ROOT / f"docs/systems/{system.stem}.md").is_file()
     assert (ROOT / f"tests/fixtures/{system.stem}").is_dir()
-    for dag_id in system.dag_ids:
+    for dag_id in system.dags.values():
         assert (ROOT / f"dags/{dag_id}.py").is_file()
     if system.requires:
         assert system.stem in PYPROJECT["project"]["optional-dependencies"]

@@ -81,12 +81,12 @@ def test_an_example_waits_until_somebody_wants_it(parsed, name):
 
 
 def test_every_scheduled_system_has_its_dags(parsed):
-    assert {dag_id for system in SYSTEMS for dag_id in system.dag_ids} <= set(parsed)
+    assert {dag_id for system in SYSTEMS for dag_id in system.dags.values()} <= set(parsed)
 
 
-@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.flow == "outbound"], ids=lambda system: system.stem)
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.channel], ids=lambda system: system.stem)
 def test_every_receiver_has_a_loop_of_its_own(parsed, system):
-    (dag_id,) = system.dag_ids
+    dag_id = system.dags["dispatch"]
     dag = parsed[dag_id]["dags"][dag_id]
     assert "ContinuousTimetable" in str(dag["timetable"])
     assert dag["max_active_runs"] == 1

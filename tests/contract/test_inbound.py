@@ -18,7 +18,7 @@ from airflow_provider_airis.records import Event, Metric, User, to_ms
 from tests.contract.peers import load, secrets
 from tests.replay import Case, Replay, cases
 
-INBOUND = [system.stem for system in SYSTEMS if system.flow == "inbound"]
+INBOUND = [system.stem for system in SYSTEMS if system.source]
 CASES = [case for case in cases() if case.system in INBOUND]
 # Who reads from the hub what it was told, and does not tell it again.
 REMEMBERS = {"mlflow"}
@@ -29,7 +29,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.syst
 
 
 def operator(case: Case) -> Any:
-    return load(BY_STEM[case.system].operator_class)(task_id="contract", **case.arguments)
+    return load(BY_STEM[case.system].collect_class)(task_id="contract", **case.arguments)
 
 
 def collect(case: Case, connect: Any) -> tuple[list[Metric | Event | User], Any, Replay]:

@@ -139,8 +139,8 @@ def sockets() -> Iterator[list[str]]:
 @each("constructors")
 def test_constructors_open_nothing(system, connect, sockets):
     opened(system, "http://127.0.0.1:9", connect)
-    if system.operator_class:
-        load(system.operator_class)(task_id="contract", **typical(system).arguments)
+    for operator in filter(None, (system.collect_class, system.notify_class)):
+        load(operator)(task_id="contract", **typical(system).arguments)
     assert sockets == []
 
 

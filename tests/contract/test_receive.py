@@ -15,7 +15,7 @@ from airflow_provider_airis.plugins.receiver import SECRET_CHARS
 from airflow_provider_airis.receive.base import AGE_S, Action, Handler, Refused
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-STEMS = [system.stem for system in SYSTEMS if system.receives]
+STEMS = [system.stem for system in SYSTEMS if system.webhook]
 # Whose signature says when it was made; of the others a repetition is known by the body alone.
 SIGN_THE_TIME = {"slack", "servicenow"}
 

@@ -18,7 +18,7 @@ from sandbox.airflow import Airflow
 from sandbox.process import ROOT
 
 pytestmark = pytest.mark.e2e
-DAGS = {"airis_changes_pagerduty", "airis_fill_gaps"} | {dag_id for system in SYSTEMS for dag_id in system.dag_ids}
+DAGS = {"airis_fill_gaps"} | {dag_id for system in SYSTEMS for dag_id in system.dags.values()}
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ def test_the_connection_form_is_offered(airflow: Airflow) -> None:
     assert airis["standard_fields"]["password"]["title"] == "Token"
     assert {"verify", "timeout", "compression", "consumer"} <= airis["extra_fields"].keys()
     assert all(field["description"] for field in airis["extra_fields"].values())
-    assert {system.connection_type for system in SYSTEMS} <= forms.keys()
+    assert {system.connection.type for system in SYSTEMS} <= forms.keys()
 
 
 def test_the_dags_appear_paused_through_the_bundle(airflow: Airflow) -> None:

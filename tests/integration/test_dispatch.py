@@ -21,12 +21,12 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
+from airflow_provider_airis.channels.pagerduty import PagerDutyChannel
 from airflow_provider_airis.dispatch import limits as engine
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
-from airflow_provider_airis.operators.pagerduty import AirisToPagerDutyOperator
-from airflow_provider_airis.records import Alert, Notification, iso
+from airflow_provider_airis.records import Notification, iso
 from airflow_provider_airis.sensors.alerts import AirisAlertSensor
 from airflow_provider_airis.triggers import alerts as triggers
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
@@ -392,14 +392,14 @@ def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_
 def test_an_alert_that_trips_the_code_or_the_receiver_every_time_does_not_stop_the_others(world, monkeypatch, error):
     monkeypatch.setattr(engine, "MOST_FAILURES", 2)
     poison = world.fire()
-    whole = AirisToPagerDutyOperator.send
+    whole = PagerDutyChannel.send
 
-    def send(self: Any, alert: Alert, *arguments: Any, **named: Any) -> str:
-        if alert.id == poison:
+    def send(self: Any, view: Any, *arguments: Any, **named: Any) -> str:
+        if view.alert.id == poison:
             raise error
-        return whole(self, alert, *arguments, **named)
+        return whole(self, view, *arguments, **named)
 
-    monkeypatch.setattr(AirisToPagerDutyOperator, "send", send)
+    monkeypatch.setattr(PagerDutyChannel, "send", send)
     others = [world.fire() for _ in range(3)]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, linger_s=2)
@@ -551,7 +551,8 @@ DIES = """
 import os, random, signal, sys, time
 system, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 from airflow_provider_airis.dispatch import limits, run
-from airflow_provider_airis.operators import deliver, dispatch, slack, pagerduty
+from airflow_provider_airis.operators import dispatch
+from airflow_provider_airis.channels import slack, pagerduty
 from airflow_provider_airis.hooks import airis, slack, pagerduty
 import airflow.providers.slack.hooks.slack, slack_sdk.errors
 chance = random.Random(seed)

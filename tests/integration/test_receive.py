@@ -42,13 +42,14 @@ from airflow_provider_airis.plugins.receiver import (
     application,
 )
 from airflow_provider_airis.records import LogEntry, Shown, User
+from airflow_provider_airis.routes import Silence
 from sandbox.faults import Fault, FaultProxy
 from sandbox.pagerduty import TOKEN
 from sandbox.process import ROOT, Server
 
 SECRET = "a-secret-of-many-characters"
 KEY = "a" * 32
-STEMS = [system.stem for system in SYSTEMS if system.receives]
+STEMS = [system.stem for system in SYSTEMS if system.webhook]
 CONNECTIONS = {
     "slack": ("slack_default", {"conn_type": "slack", "password": "xoxb-good"}),
     "pagerduty": ("pagerduty_events_default", {"conn_type": "pagerduty_events", "password": KEY}),
@@ -134,7 +135,7 @@ def fire(airis: str, request: pytest.FixtureRequest) -> Callable[..., str]:
 
 
 def secret_name(stem: str) -> str:
-    return next(system.receives for system in SYSTEMS if system.stem == stem)
+    return next(system.webhook.secret for system in SYSTEMS if system.stem == stem)
 
 
 def now_ms() -> int:
@@ -361,7 +362,7 @@ def test_buttons_of_slack_and_who_pressed_them(workspace, fire):
     sync(user("jdoe", "Jane.Doe@Example.com", display_name="Jane Doe"), user("jane", "jane.doe@example.com.au"))
     alert_id = fire()
     ts = posted(workspace, alert_id)
-    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    assert ask(workspace, "press", ts=ts, action_id=f"ack_alert_{alert_id}") == {"status": 200}
     known = alert(alert_id)
     assert (known.status, known.acknowledged_by) == ("acknowledged", "Jane Doe (jdoe)")
     posted(workspace, alert_id)
@@ -395,9 +396,9 @@ def test_a_button_silences_for_an_hour_and_says_until_when(workspace, fire):
 
 
 def test_a_person_is_told_what_went_wrong_and_nobody_else_is(workspace, fire, connect):
-    ts = posted(workspace, fire())
+    ts = posted(workspace, alert_id := fire())
     connect("airis_default", conn_type="airis", host="http://127.0.0.1:9", password="x", extra={"timeout": 1})
-    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    assert ask(workspace, "press", ts=ts, action_id=f"ack_alert_{alert_id}") == {"status": 200}
     (response,) = until(lambda: shown(workspace, "responses"))
     assert response["text"] == "AIRIS-MON could not be told. Try again in a minute."
     assert response["response_type"] == "ephemeral"
@@ -409,7 +410,7 @@ def test_a_button_is_answered_before_slack_gives_up_though_the_hub_takes_longer(
     with FaultProxy(hub.url, [Fault(action="latency", path="/acknowledge", seconds=4)]) as slow:
         connect("airis_default", conn_type="airis", host=slow.url, password=hub.token)
         # The stand-in gives up after three seconds, as Slack does.
-        assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+        assert ask(workspace, "press", ts=ts, action_id=f"ack_alert_{alert_id}") == {"status": 200}
         until(lambda: alert(alert_id).status == "acknowledged")
 
 
@@ -417,7 +418,7 @@ def test_without_the_scope_for_emails_people_are_named_as_slack_names_them(works
     ask(workspace, "tokens", token="xoxb-good", scopes=["chat:write"])
     alert_id = fire()
     ts = posted(workspace, alert_id)
-    assert ask(workspace, "press", ts=ts, action_id="airis_acknowledge") == {"status": 200}
+    assert ask(workspace, "press", ts=ts, action_id=f"ack_alert_{alert_id}") == {"status": 200}
     assert alert(alert_id).acknowledged_by == "jane"
 
 
@@ -500,13 +501,13 @@ def test_an_incident_that_is_reassigned_is_an_event_once(account, server, fire):
     assert alert(alert_id).status == "firing"
 
 
-def group(*alert_ids: str, labels: str) -> str:
+def group(*alert_ids: str, labels: str, route: str = "") -> str:
     """Alerts that Slack was shown as one."""
     known_by = f"group-{time.time_ns():x}"
     with AirisHook() as hub:
         alerts = {alert_id: Shown("firing", hub.alert(alert_id).updated_at) for alert_id in alert_ids}
         fields = {"receiver": "ml", "channel": "slack", "target": "#alerts", "reference": "C1:1.0", "at": now_ms()}
-        hub.log_notifications([LogEntry(group=f"{{}}:{{{labels}}}", id=known_by, alerts=alerts, **fields)])
+        hub.log_notifications([LogEntry(group=f"{{}}{route}:{{{labels}}}", id=known_by, alerts=alerts, **fields)])
     return known_by
 
 
@@ -521,23 +522,78 @@ def test_a_group_is_acknowledged_but_not_what_has_fired_since(server, fire):
     assert {alert(first).acknowledged_by, alert(second).acknowledged_by} == {"Jane Doe"}
 
 
-@pytest.mark.parametrize(
-    ("labels", "matchers"),
-    [(r'model_id="fraud", team="a:{b}"', ["model_id='fraud'", "team='a:{b}'"]), ("", ["alert_id=~"])],
-)
-def test_a_group_is_silenced_by_what_it_has_in_common(server, fire, labels, matchers):
-    alert_id = fire(model_id="fraud")
-    at = now_ms()
-    action = {"action_id": "airis_silence_1h", "value": group(alert_id, labels=labels), "action_ts": str(at / 1000)}
+def press_silence(server: ApiServer, known_by: str, *, response_url: str = "") -> int:
+    action = {"action_id": "airis_silence_1h", "value": known_by, "action_ts": str(now_ms() / 1000)}
     payload = {"type": "block_actions", "user": {"id": "U0GUEST0001", "name": "guest"}, "actions": [action]}
-    assert send(server, "slack", urlencode({"payload": json.dumps(payload)}).encode()) == 200
-    with AirisHook() as hub:
-        (silence,) = hub.silences()
-        hub.expire_silence(silence.id)
-    found = [f"{m.name}{m.operator}{'' if '~' in m.operator else repr(m.value)}" for m in silence.matchers]
-    assert found == matchers
-    assert silence.silences({"alert_id": alert_id, "model_id": "fraud", "team": "a:{b}"}, at + 10_000)
-    assert not silence.silences({"alert_id": "another", "model_id": "other"}, at + 10_000)
+    return send(server, "slack", urlencode({"payload": json.dumps({**payload, "response_url": response_url})}).encode())
+
+
+@pytest.fixture
+def silenced(server: ApiServer) -> Callable[[str], Silence]:
+    """Presses *Silence 1 h* of a message; the silence, which is over then."""
+
+    def silenced(known_by: str) -> Silence:
+        assert press_silence(server, known_by) == 200
+        with AirisHook() as hub:
+            (silence,) = hub.silences()
+            hub.expire_silence(silence.id)
+        return silence
+
+    return silenced
+
+
+def test_a_group_is_silenced_as_narrowly_as_it_was_shown(silenced, fire):
+    """Its route's matchers and what its alerts have in common: another route's like-named alert is sent on."""
+    its = {"team": "dev", "zone": "a"}
+    first = fire(environment="staging", tags=its)
+    second = fire(environment="staging", tags=its | {"zone": "b"}, model_id="fraud")
+    name = alert(first).name
+    route = r'/{environment="staging",team=~"dev|ops:[{]\""}'
+    silence = silenced(group(first, second, labels="", route=route))
+    assert [str(matcher) for matcher in silence.matchers] == [
+        'environment="staging"',
+        r'team=~"dev|ops:[{]\""',
+        'team="dev"',
+    ]
+    at = now_ms()
+    assert silence.silences({"alertname": name, "environment": "staging", "team": "dev"}, at)
+    for other in ({"team": "payments"}, {"environment": "production"}):
+        assert not silence.silences({"alertname": name, "environment": "staging", "team": "dev", **other}, at)
+
+
+@pytest.mark.parametrize("labels", [r'model_id="fraud", team="a:{b}"', ""])
+def test_a_silence_has_the_groups_labels_and_the_common_ones(silenced, fire, labels):
+    alert_id = fire(model_id="fraud", tags={"team": "a:{b}"})
+    silence = silenced(group(alert_id, labels=labels))
+    its = {"alertname": alert(alert_id).name, "model_id": "fraud", "team": "a:{b}"}
+    assert {matcher.name: matcher.value for matcher in silence.matchers} == its
+    assert silence.silences(its, now_ms())
+    assert not silence.silences({**its, "model_id": "other"}, now_ms())
+
+
+def test_alerts_without_a_common_label_are_silenced_by_name(silenced, fire):
+    first, second = fire(), fire()
+    (matcher,) = silenced(group(first, second, labels="")).matchers
+    assert [matcher.matches({"alert_id": one}) for one in (first, second, "another")] == [True, True, False]
+
+
+def test_a_silence_that_would_be_too_wide_is_refused_to_the_person(workspace, server, hub):
+    ids = []
+    with httpx2.Client(base_url=hub.url, headers={"Authorization": f"Bearer {hub.token}"}) as client:
+        for number in range(1_300):
+            fields = {"name": f"a{number}", "severity": "low", "fingerprint": f"wide-{number}"}
+            ids.append(client.post("/api/v1/alerts", json=fields).json()["id"])
+    known_by = f"group-{time.time_ns():x}"
+    with AirisHook() as hook:
+        alerts = {alert_id: Shown("firing", now_ms()) for alert_id in ids}
+        fields = {"receiver": "ml", "channel": "slack", "target": "#alerts", "reference": "C1:1.0", "at": now_ms()}
+        hook.log_notifications([LogEntry(group="{}:{}", id=known_by, alerts=alerts, **fields)])
+    assert press_silence(server, known_by, response_url=f"{workspace.url}/actions/T0AIRIS/1/1.0") == 200
+    (response,) = until(lambda: shown(workspace, "responses"))
+    assert response["text"].startswith("Nothing is silenced: the 1,300 alerts of this message have no label in common")
+    with AirisHook() as hook:
+        assert hook.silences() == []
+    assert server.counted("slack", "failed") == 0
 
 
 # What ServiceNow offers to scripts, of which each says what it was asked for.

@@ -13,16 +13,22 @@ import httpx2
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.channels.base import open_channel
+from airflow_provider_airis.channels.slack import DRAWN_AT_ONCE, SlackChannel
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.hooks.slack import SlackHook
 from airflow_provider_airis.operators.pagerduty import AirisChangesToPagerDutyOperator, AirisToPagerDutyOperator
-from airflow_provider_airis.operators.slack import _DRAWING, AirisToSlackOperator
+from airflow_provider_airis.operators.slack import AirisToSlackOperator
 from airflow_provider_airis.records import Event, Metric, Notification
+from airflow_provider_airis.settings import ChannelOptions
 from sandbox.process import Server
 from tests.contract.peers import Silent
 
 TOKEN = "xoxb-integration-secret"
+URL = "https://hub.example.com"
 KEY = "k3yk3yk3yk3yk3yk3yk3yk3yk3yk3y12"
 
 
@@ -80,6 +86,13 @@ def fire(hub: Any, airis: str, request: pytest.FixtureRequest) -> Callable[..., 
         return answer.json()["id"]
 
     return fire
+
+
+def to_alerts() -> SlackChannel:
+    row = BY_STEM["slack"]
+    channel = open_channel(row, "#alerts", options=ChannelOptions(row))
+    assert isinstance(channel, SlackChannel)
+    return channel
 
 
 def to_slack(alert_id: str, *, tries: int = 1, **fields: Any) -> dict[str, Any]:
@@ -157,21 +170,21 @@ def test_a_reply_that_was_not_confirmed_is_there_once(slack, fire, applied):
     assert [reply["text"][:6] for reply in slack.seen("replies")] == ["👀 Ackn", "✅ Reso"]
 
 
-def test_where_the_thread_cannot_be_read_a_reply_is_left_out_rather_than_doubled(slack, fire, capsys):
+def test_where_the_thread_cannot_be_read_a_reply_is_left_out_rather_than_doubled(slack, fire, caplog):
     alert_id = fire()
     reference = to_slack(alert_id)["reference"]
     with AirisHook() as hub:
         hub.acknowledge(alert_id, by="ada")
     slack.http.post("/_sandbox/tokens", json={"token": TOKEN, "scopes": ["chat:write"]})
     slack.fault("chat.postMessage", status=503, applied=True)
-    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
+    channel = to_alerts()
     with AirisHook() as hub:
         alert = hub.alert(alert_id)
     with pytest.raises(RetryableError):
-        task.send(alert, reference, url="https://hub.example.com", again=False)
-    assert task.send(alert, reference, url="https://hub.example.com", again=True) == reference
+        channel.send(AlertView(alert, URL), reference, maybe_sent=False)
+    assert channel.send(AlertView(alert, URL), reference, maybe_sent=True) == reference
     assert len(slack.seen("replies")) == 1
-    assert "is not told; its message shows the state: Slack (connection slack_default)" in capsys.readouterr().out
+    assert "is not told; its message shows the state: Slack (connection slack_default)" in caplog.text
 
 
 def test_one_alert_is_one_incident_from_firing_to_resolved(pagerduty, fire):
@@ -402,8 +415,8 @@ def test_a_state_that_the_reference_tells_is_not_posted_again(webhook, fire):
     alert_id = fire()
     reference = to_slack(alert_id)["reference"]
     with AirisHook() as hub:
-        task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
-        assert task.send(hub.alert(alert_id), reference, url="https://hub", again=True) == reference
+        channel = to_alerts()
+        assert channel.send(AlertView(hub.alert(alert_id), URL), reference, maybe_sent=True) == reference
     assert len(webhook.seen()) == 1
 
 
@@ -421,14 +434,14 @@ def test_a_connection_may_become_a_bots_or_a_webhooks_while_alerts_are_open(webh
     assert [request["kind"] for request in webhook.seen()] == ["message"] * 3
 
 
-def test_an_answer_of_a_webhook_that_was_lost_makes_one_message_more(webhook, fire, capsys):
+def test_an_answer_of_a_webhook_that_was_lost_makes_one_message_more(webhook, fire, caplog):
     alert_id = fire()
     webhook.fault("webhook", status=503, applied=True)
     with pytest.raises(RetryableError, match="answered HTTP 503"):
         to_slack(alert_id)
     to_slack(alert_id, tries=2)
     assert len(webhook.seen()) == 2
-    assert "it is posted again" in capsys.readouterr().out
+    assert "it is sent again" in caplog.text
 
 
 def test_a_webhooks_rate_limit_is_waited_for(webhook, fire):
@@ -455,8 +468,8 @@ def test_what_a_webhook_refuses_fails_the_task_for_good_and_gives_nothing_away(
     with pytest.raises(AirflowFailException, match=says) as failure:
         to_slack(alert_id)
     assert WEBHOOK not in str(failure.value) + caplog.text
-    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
-    assert task.refuses_all(PermanentError(says, detail=word, status=status)) == (status != 400)
+    channel = to_alerts()
+    assert channel.refuses_all(PermanentError(says, detail=word, status=status)) == (status != 400)
 
 
 @pytest.mark.parametrize(
@@ -505,18 +518,22 @@ def ruled(hub: Any, airis: str, request: pytest.FixtureRequest) -> Callable[...,
     return ruled
 
 
-def illustrated(alert_id: str) -> tuple[AirisToSlackOperator, str | None]:
+def illustrated(alert_id: str, *, busy: bool = False) -> tuple[SlackChannel, str | None]:
     """Deliver, then draw; returns the reference after it."""
-    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
+    channel = to_alerts()
     with AirisHook() as hub:
         alert = hub.alert(alert_id)
-        reference = task.send(alert, None, url="https://hub.example.com", again=False)
+        reference = channel.send(AlertView(alert, URL), None, maybe_sent=False)
         assert reference
-        return task, task.illustrate(hub, alert, reference, url="https://hub.example.com")
+        held = [channel._drawing.acquire() for _ in range(DRAWN_AT_ONCE)] if busy else []
+        better = channel.illustrate(hub, AlertView(alert, URL), reference)
+        for _ in held:
+            channel._drawing.release()
+        return channel, better
 
 
 def test_a_chart_of_the_metric_is_put_into_the_message_and_stays_there(slack, ruled):
-    task, reference = illustrated(alert_id := ruled("latency_charted"))
+    channel, reference = illustrated(alert_id := ruled("latency_charted"))
     (file,) = slack.seen("files")
     assert file["title"] == "latency_charted in ms, max over 60 s"
     assert reference
@@ -524,8 +541,8 @@ def test_a_chart_of_the_metric_is_put_into_the_message_and_stays_there(slack, ru
     assert slack.http.get(f"/files/{file['id']}").content.startswith(b"\x89PNG\r\n\x1a\n")
     with AirisHook() as hub:
         hub.resolve(alert_id)
-        assert task.send(hub.alert(alert_id), reference, url="https://hub.example.com", again=False) == reference
-        found = task.send(hub.alert(alert_id), None, url="https://hub.example.com", again=True)
+        assert channel.send(AlertView(hub.alert(alert_id), URL), reference, maybe_sent=False) == reference
+        found = channel.send(AlertView(hub.alert(alert_id), URL), None, maybe_sent=True)
     assert found == reference
     posted, *updates = slack.seen()
     assert "image" not in {block["type"] for block in posted["blocks"]}
@@ -534,13 +551,13 @@ def test_a_chart_of_the_metric_is_put_into_the_message_and_stays_there(slack, ru
     assert slack.seen("replies")[0]["text"].startswith("✅ Resolved")
 
 
-def test_without_the_scope_for_files_the_message_stands_and_is_said_once(slack, ruled, capsys):
+def test_without_the_scope_for_files_the_message_stands_and_is_said_once(slack, ruled, caplog):
     slack.http.post("/_sandbox/tokens", json={"token": TOKEN, "scopes": ["chat:write"]})
-    task, reference = illustrated(alert_id := ruled("latency_without_scope"))
+    channel, reference = illustrated(alert_id := ruled("latency_without_scope"))
     assert reference is None
     with AirisHook() as hub:
-        assert task.illustrate(hub, hub.alert(alert_id), "C0ALERTS001:1.0", url="") is None
-    assert capsys.readouterr().out.count("add the scope files:write") == 1
+        assert channel.illustrate(hub, AlertView(hub.alert(alert_id), URL), "C0ALERTS001:1.0") is None
+    assert caplog.text.count("add the scope files:write") == 1
     assert [request["kind"] for request in slack.seen()] == ["message"]
 
 
@@ -552,25 +569,24 @@ def test_an_alert_without_points_has_no_chart(slack, fire):
 
 
 def test_in_a_burst_the_alerts_go_first_and_a_chart_comes_with_the_next_change(slack, ruled):
-    with _DRAWING, _DRAWING:
-        task, reference = illustrated(alert_id := ruled("latency_burst"))
+    channel, reference = illustrated(alert_id := ruled("latency_burst"), busy=True)
     assert reference is None
     assert slack.seen("files") == []
     with AirisHook() as hub:
         hub.acknowledge(alert_id, by="ada")
         alert = hub.alert(alert_id)
-        reference = task.send(alert, None, url="https://hub.example.com", again=True)
-        assert task.illustrate(hub, alert, reference, url="https://hub.example.com")
+        reference = channel.send(AlertView(alert, URL), None, maybe_sent=True)
+        assert channel.illustrate(hub, AlertView(alert, URL), reference)
     assert slack.seen()[-1]["blocks"][1]["type"] == "image"
 
 
 def test_a_chart_that_slack_shows_no_more_is_left_out(slack, fire):
     alert_id = fire()
     reference = f"{to_slack(alert_id)['reference']}:F0GONE00001"
-    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="#alerts")
+    channel = to_alerts()
     with AirisHook() as hub:
         hub.resolve(alert_id)
-        shown = task.send(hub.alert(alert_id), reference, url="https://hub.example.com", again=False)
+        shown = channel.send(AlertView(hub.alert(alert_id), URL), reference, maybe_sent=False)
     assert f"{shown}:F0GONE00001" == reference
     assert [request["kind"] for request in slack.seen()] == ["message", "update"]
 

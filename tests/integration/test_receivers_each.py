@@ -20,12 +20,16 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.channels.base import Channel, open_channel
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.records import Notification
+from airflow_provider_airis.settings import ChannelOptions
 from sandbox.process import serve
 from tests.contract.peers import load
 
+URL = "https://hub.example.com"
 SECRET = "s3cret-that-nobody-may-see-anywhere-12345"
 TEAMS_URL = f"/workflows/sandbox/triggers/manual/paths/invoke?api-version=1&sp=%2Ftriggers&sv=1.0&sig={SECRET}"
 
@@ -151,11 +155,14 @@ class Side:
         self.url = url if address.scheme == "http" else f"http://{address.hostname}:{(address.port or 0) + 1}"
         self.call = receiver.call
         self.target = receiver.target or self.row.default_conn_id
-        connect(self.row.default_conn_id, conn_type=self.row.connection_type, **receiver.fields(url))
+        connect(self.row.default_conn_id, conn_type=self.row.connection.type, **receiver.fields(url))
 
     def deliver(self, alert_id: str, *, tries: int = 1) -> dict[str, Any]:
-        task = load(self.row.operator_class)(task_id=self.row.stem, alert_id=alert_id, target=self.target)
+        task = load(self.row.notify_class)(task_id=self.row.stem, alert_id=alert_id, target=self.target)
         return task.execute({"ti": SimpleNamespace(try_number=tries, max_tries=3)})
+
+    def channel(self) -> Channel:
+        return open_channel(self.row, self.target, options=ChannelOptions(self.row))
 
     def seen(self, alert_id: str) -> list[dict[str, Any]]:
         requests = httpx2.get(f"{self.url}/_sandbox/requests").json()
@@ -327,10 +334,10 @@ def test_all_that_an_operator_sends_goes_over_one_connection(receiver, servers, 
     alerts = [fire(fingerprint=f"one-{receiver.stem}-{number}") for number in range(3)]
     with Counted(servers[receiver.stem]) as counted, AirisHook() as hub:
         side = Side(receiver, counted.url, connect)
-        task = load(side.row.operator_class)(task_id=receiver.stem, alert_id="", target=side.target)
+        channel = side.channel()
         for alert_id in alerts:
-            task.show(hub.alert(alert_id), url="https://hub.example.com", again=False)
-        task.close()
+            channel.send(AlertView(hub.alert(alert_id), URL), None, maybe_sent=False)
+        channel.close()
     assert counted.connections == 1
 
 
@@ -411,10 +418,11 @@ def test_a_busy_mailbox_costs_the_others_no_second_mail(receiver, side, fire):
     ],
 )
 def test_addresses_of_which_none_is_accepted_are_waited_for(receiver, side, fire, target, all_of_them):
-    operator = load(side.row.operator_class)(task_id="email", alert_id="", target=target)
+    side.target = target
+    channel = side.channel()
     with AirisHook() as hub, pytest.raises(PermanentError) as refused:
-        operator.send(hub.alert(fire()), None, url="https://hub.example.com", again=False)
-    assert operator.refuses_all(refused.value) is all_of_them
+        channel.send(AlertView(hub.alert(fire()), URL), None, maybe_sent=False)
+    assert channel.refuses_all(refused.value) is all_of_them
 
 
 @one("email")

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from airflow_provider_airis.operators.chart import HEIGHT, INK, LEFT, RED, RIGHT, WIDTH, png
+from airflow_provider_airis.channels.chart import HEIGHT, INK, LEFT, RED, RIGHT, WIDTH, png
 
 END = 1795406459603
 START = END - 3_600_000

@@ -52,8 +52,10 @@ def test_systems_is_the_catalog_and_imports_no_airflow(tmp_path: Path) -> None:
     script = "import sys, airflow_provider_airis.cli as cli; cli.main(['systems']); assert 'airflow' not in sys.modules"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     header, *rows = shown.stdout.splitlines()
-    assert header.split()[:2] == ["SYSTEM", "DIRECTION"]
-    assert [row.split()[:3] for row in rows] == [[s.stem, s.flow, s.connection_type] for s in SYSTEMS]
+    assert header.split()[:2] == ["SYSTEM", "FACETS"]
+    assert [row.split()[:3] for row in rows] == [
+        [s.stem, ",".join(s.facets) or "hub", s.connection.type] for s in SYSTEMS
+    ]
 
 
 @pytest.mark.parametrize(

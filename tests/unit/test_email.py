@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from airflow_provider_airis.channels.email import mail
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.email import EmailHook
-from airflow_provider_airis.operators.email import mail
 from airflow_provider_airis.records import Alert
 from tests.contract.peers import Silent
 
@@ -29,7 +30,7 @@ def alert(**fields: Any) -> Alert:
 
 def read(subject: Alert, *, first: str | None = None, to: str = "oncall@example.com") -> EmailMessage:
     """The mail, as who gets it reads it."""
-    sent = mail(subject, URL, sender=SENDER, to=to, first=first).as_bytes()
+    sent = mail(AlertView(subject, URL), sender=SENDER, to=to, first=first).as_bytes()
     assert max(len(line) for line in sent.splitlines()) <= 998
     assert sent.isascii()
     message = email.message_from_bytes(sent, policy=email.policy.default)
@@ -133,7 +134,7 @@ def test_a_connection_that_cannot_be_used_says_why(connect, fields, says):
 def test_a_mail_to_nobody_is_not_sent(connect):
     connect("smtp_default", conn_type="smtp", host="127.0.0.1", port=9, extra={"from_email": SENDER})
     with pytest.raises(PermanentError, match="'alerts' is no address; check target"):
-        EmailHook().send(mail(alert(), URL, sender=SENDER, to="alerts", first=None))
+        EmailHook().send(mail(AlertView(alert(), URL), sender=SENDER, to="alerts", first=None))
 
 
 def test_a_server_that_does_not_speak_tls_from_the_start_is_said_so(connect, httpserver):
@@ -143,10 +144,13 @@ def test_a_server_that_does_not_speak_tls_from_the_start_is_said_so(connect, htt
         EmailHook().check()
 
 
-def test_the_connections_timeout_is_kept(connect):
+def test_the_connections_timeout_is_kept_unless_the_caller_has_another(connect):
     with Silent() as server:
         address = server.url.partition("://")[2]
         extra = {"from_email": SENDER, "disable_ssl": True, "timeout": 0.2}
         connect("smtp_default", conn_type="smtp", host=address, extra=extra)
         with pytest.raises(RetryableError, match="gave no answer"):
-            EmailHook(timeout=600).check()
+            EmailHook().check()
+        connect("smtp_default", conn_type="smtp", host=address, extra=extra | {"timeout": 600})
+        with pytest.raises(RetryableError, match="gave no answer"):
+            EmailHook(timeout=0.2).check()

@@ -25,6 +25,7 @@ from werkzeug import Request, Response
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
 from airflow_provider_airis.hooks.http import MOST_PAGES, HttpHook
+from airflow_provider_airis.hooks.pagers import Cursor
 
 RETRYABLE = [408, 425, 429, 500, 502, 503, 504]
 PERMANENT = [400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 451, 501, 505]
@@ -404,7 +405,7 @@ def test_pages(httpserver, hook):
     httpserver.expect_request("/rows").respond_with_handler(
         lambda request: Response(json.dumps(pages[request.args.get("next")]))
     )
-    assert list(hook.pages("/rows", params={"size": 2}, items="rows", cursor="next")) == [1, 2, 3]
+    assert list(hook.pages("/rows", params={"size": 2}, items="rows", pager=Cursor("next"))) == [1, 2, 3]
     assert all(request.args["size"] == "2" for request, _ in httpserver.log)
     assert len(httpserver.log) == 3
 

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from airflow_provider_airis.channels.jira import issue, mark, text
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.jira import JiraHook
-from airflow_provider_airis.operators.jira import issue, mark, text
 from airflow_provider_airis.records import Alert
 from sandbox.jira import _check
 
@@ -26,13 +27,13 @@ def alert(**fields: Any) -> Alert:
 def test_text_of_any_length_makes_an_issue_that_jira_takes(filler):
     long = filler * 50_000
     subject = alert(id=f"a{filler}1" * 100, name=long, description=long, model_id=long)
-    _check(issue(subject, URL, project="OPS", issue_type="Task"))
-    assert len(text(subject, URL)) <= 32_767
+    _check(issue(AlertView(subject, URL), project="OPS", issue_type="Task"))
+    assert len(text(AlertView(subject, URL))) <= 32_767
 
 
 def test_an_issue_shows_the_alert():
     fields = issue(
-        alert(name="Latency\nis high", description="p90 over 2 s"), URL, project="OPS", issue_type="Incident"
+        AlertView(alert(name="Latency\nis high", description="p90 over 2 s"), URL), project="OPS", issue_type="Incident"
     )
     assert fields["project"] == {"key": "OPS"}
     assert fields["issuetype"] == {"name": "Incident"}
@@ -43,7 +44,9 @@ def test_an_issue_shows_the_alert():
 
 
 def test_what_an_alert_says_is_no_markup():
-    shown = text(alert(description="{noformat} [~admin] !http://evil.example.com/x.png! {NOFORMAT:title=x}"), URL)
+    shown = text(
+        AlertView(alert(description="{noformat} [~admin] !http://evil.example.com/x.png! {NOFORMAT:title=x}"), URL)
+    )
     before, inside, after = shown.split("{noformat}")
     assert before == ""
     assert "[~admin]" in inside
@@ -52,7 +55,7 @@ def test_what_an_alert_says_is_no_markup():
 
 def test_every_state_has_its_mark():
     states = [alert(), alert(status="acknowledged", updated_at=1), alert(status="resolved", updated_at=2)]
-    assert len({mark(state) for state in states}) == 3
+    assert len({mark(AlertView(state, URL)) for state in states}) == 3
 
 
 def test_a_query_cannot_be_broken_out_of(httpserver, connect):

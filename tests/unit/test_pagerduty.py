@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.channels.pagerduty import event
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
-from airflow_provider_airis.operators.pagerduty import change, event
+from airflow_provider_airis.operators.pagerduty import change
 from airflow_provider_airis.records import Alert, Event
 from sandbox.airflow import free_port
 from tests.contract.peers import Silent, always
@@ -34,21 +36,21 @@ def alert(**fields: Any) -> Alert:
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
 def test_the_event_is_the_golden_one(case):
-    assert event(msgspec.convert(case["alert"], Alert), case["url"]) == case["event"]
+    assert event(AlertView(msgspec.convert(case["alert"], Alert), case["url"])) == case["event"]
 
 
 def test_severities_are_pagerdutys():
     severities = ("critical", "high", "medium", "warning", "low", "info")
-    shown = [event(alert(severity=severity), URL)["payload"]["severity"] for severity in severities]
+    shown = [event(AlertView(alert(severity=severity), URL))["payload"]["severity"] for severity in severities]
     assert shown == ["critical", "error", "warning", "warning", "info", "info"]
 
 
-@pytest.mark.parametrize("filler", ["x", "ü", "🚨", "\x00"])
+@pytest.mark.parametrize("filler", ["x", "ü", "🚨", "x\x00"])
 def test_text_of_any_length_keeps_pagerdutys_limits(filler):
     long = filler * 600_000
     fields = ("name", "description", "source", "model_id", "environment", "alert_type")
     tags = {f"{filler * 300}{number}": long for number in range(200)}
-    body = event(alert(id="i" * 400, tags=tags, **dict.fromkeys(fields, long)), URL)
+    body = event(AlertView(alert(id="i" * 400, tags=tags, **dict.fromkeys(fields, long)), URL))
     assert body["payload"]["custom_details"]["tags"]["…"] == "and 150 more"
     assert len(body["payload"]["summary"]) == 1_024
     assert body["payload"]["summary"].endswith("…")
@@ -86,7 +88,7 @@ def test_what_pagerduty_answers_is_passing_or_permanent(row, connect, caplog):
             PagerDutyHook(retries=0) as hook,
             pytest.raises({"retryable": RetryableError, "permanent": PermanentError}[row["error"]]) as raised,
         ):
-            hook.enqueue(event(alert(), URL))
+            hook.enqueue(event(AlertView(alert(), URL)))
     assert row["says"] in str(raised.value)
     assert getattr(raised.value, "retry_after", None) == row.get("retry_after")
     assert KEY not in str(raised.value) + repr(hook) + repr(vars(raised.value)) + caplog.text
@@ -96,14 +98,14 @@ def test_a_peer_that_does_not_answer_is_left(connect):
     with Silent() as server:
         connect("pagerduty_events_default", conn_type="pagerduty_events", host=server.url, password=KEY)
         with PagerDutyHook(retries=0, timeout=0.3) as hook, pytest.raises(RetryableError, match="in time"):
-            hook.enqueue(event(alert(), URL))
+            hook.enqueue(event(AlertView(alert(), URL)))
 
 
 def test_a_peer_that_is_not_there_is_waited_for_by_the_task(connect):
     url = f"http://127.0.0.1:{free_port()}"
     connect("pagerduty_events_default", conn_type="pagerduty_events", host=url, password=KEY)
     with PagerDutyHook(retries=0) as hook, pytest.raises(RetryableError, match="could not connect"):
-        hook.enqueue(event(alert(), URL))
+        hook.enqueue(event(AlertView(alert(), URL)))
 
 
 def test_without_a_host_it_is_pagerdutys_own_service(connect):

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_airis.catalog import SYSTEMS
-from airflow_provider_airis.operators import email, jira, pagerduty, servicenow, slack, teams, webhook
-from airflow_provider_airis.operators.texts import cut_lines, lasting
+from airflow_provider_airis.channels import email, jira, pagerduty, servicenow, slack, teams, webhook
+from airflow_provider_airis.channels.texts import cut_lines, lasting
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.records import Alert
 from airflow_provider_airis.routes import Routes, folded
 from airflow_provider_airis.routes.groups import groups
@@ -62,24 +63,30 @@ class Shown:
 
 
 SHOWN = {
-    "slack": Shown(lambda alert: slack.message(alert, URL)["attachments"][0]["blocks"][1]["text"]["text"], 30),
-    "pagerduty": Shown(lambda alert: pagerduty.event(alert, URL)["payload"]["custom_details"]["description"], 200),
-    "teams": Shown(lambda alert: [b["inlines"][0]["text"] for b in teams.card(alert, URL)["body"][2:]], 60),
+    "slack": Shown(
+        lambda alert: slack.message(AlertView(alert, URL))["attachments"][0]["blocks"][1]["text"]["text"], 30
+    ),
+    "pagerduty": Shown(
+        lambda alert: pagerduty.event(AlertView(alert, URL))["payload"]["custom_details"]["description"], 200
+    ),
+    "teams": Shown(lambda alert: [b["inlines"][0]["text"] for b in teams.card(AlertView(alert, URL))["body"][2:]], 60),
     "email": Shown(lambda alert: body(alert), 100),
-    "servicenow": Shown(lambda alert: servicenow.incident(alert, URL)["description"], 40),
-    "jira": Shown(lambda alert: jira.text(alert, URL), 300),
-    "webhook": Shown(lambda alert: json.loads(webhook.body(alert, URL, shown=False))["alert"]["description"], 1_000),
+    "servicenow": Shown(lambda alert: servicenow.incident(AlertView(alert, URL))["description"], 40),
+    "jira": Shown(lambda alert: jira.text(AlertView(alert, URL)), 300),
+    "webhook": Shown(
+        lambda alert: json.loads(webhook.body(AlertView(alert, URL), shown=False))["alert"]["description"], 1_000
+    ),
 }
 each = pytest.mark.parametrize("stem", SHOWN)
 
 
 def body(alert: Alert) -> str:
-    text = email.mail(alert, URL, sender="a@example.com", to="b@example.com", first=None).get_payload()[0]
+    text = email.mail(AlertView(alert, URL), sender="a@example.com", to="b@example.com", first=None).get_payload()[0]
     return text.get_payload(decode=True).decode()
 
 
 def test_every_receiver_is_here():
-    assert set(SHOWN) == {system.stem for system in SYSTEMS if system.flow == "outbound"}
+    assert set(SHOWN) == {system.stem for system in SYSTEMS if system.channel}
 
 
 @each
@@ -95,18 +102,18 @@ def test_a_thousand_alerts_are_whole_lines_and_how_many_more(stem):
 
 def test_a_group_is_known_by_its_id_and_shows_its_labels():
     assert re.fullmatch("group-[0-9a-f]{16}", ALL.id)
-    assert pagerduty.event(ALL, URL)["dedup_key"] == f"airis-mon-{ALL.id}"
-    details = pagerduty.event(ALL, URL)["payload"]["custom_details"]
+    assert pagerduty.event(AlertView(ALL, URL))["dedup_key"] == f"airis-mon-{ALL.id}"
+    details = pagerduty.event(AlertView(ALL, URL))["payload"]["custom_details"]
     assert details["tags"] == {"alertname": "Latency is high", "environment": "production", "team": "risk"}
-    buttons = slack.message(ALL, URL)["attachments"][0]["blocks"][-1]["elements"]
+    buttons = slack.message(AlertView(ALL, URL))["attachments"][0]["blocks"][-1]["elements"]
     assert {button.get("value") for button in buttons} == {ALL.id, None}
-    assert servicenow.correlation_id(ALL) == jira.label(ALL) == f"airis-mon-{ALL.id}"
+    assert servicenow.correlation_id(AlertView(ALL, URL)) == jira.label(AlertView(ALL, URL)) == f"airis-mon-{ALL.id}"
     for told in (
-        slack.text(ALL),
-        pagerduty.event(ALL, URL)["payload"]["summary"],
-        servicenow.incident(ALL, URL)["short_description"],
-        jira.issue(ALL, URL, project="OPS", issue_type="Task")["summary"],
-        " ".join(texts(teams.card(ALL, URL)["body"][1])),
+        slack.text(AlertView(ALL, URL)),
+        pagerduty.event(AlertView(ALL, URL))["payload"]["summary"],
+        servicenow.incident(AlertView(ALL, URL))["short_description"],
+        jira.issue(AlertView(ALL, URL), project="OPS", issue_type="Task")["summary"],
+        " ".join(texts(teams.card(AlertView(ALL, URL))["body"][1])),
         body(ALL),
     ):
         assert "1000 alerts: Latency is high, environment=production" in told

@@ -61,7 +61,7 @@ def test_the_page_shows_what_the_command_prints(
 
 
 def test_the_words_of_the_page_are_those_of_the_file() -> None:
-    every = {f"{row.stem}_configs" for row in SYSTEMS if row.flow == "outbound"}
+    every = {f"{row.stem}_configs" for row in SYSTEMS if row.channel}
     with pytest.raises(RoutesError) as refused:
         Routes.parse("{route: {no: 1, receiver: a}, receivers: [{no: 1, name: a}], inhibit_rules: [{no: 1}]}")
     said = [word for problem in refused.value.problems for word in problem.message.partition("It has ")[2].split(", ")]
@@ -404,9 +404,9 @@ def test_without_a_file_it_is_the_catalogs_severities_or_the_configurations() ->
     def told(severity: str, routes: Routes) -> list[Integration]:
         return [place for route in routes.match({"severity": severity}) for place in route.receiver.integrations]
 
-    rows = [row for row in SYSTEMS if row.flow == "outbound"]
+    rows = [row for row in SYSTEMS if row.channel]
     for severity in ("critical", "high", "medium", "low", "warning", "info"):
-        expected = [Integration(row.stem, row.target or "") for row in rows if severity in row.severities]
+        expected = [Integration(row.stem, row.channel.target) for row in rows if severity in row.channel.severities]
         assert told(severity, Routes.default()) == expected
     other = Routes.default({"slack": ('#"a\\b', ["low", "typo"]), "pagerduty": ("p", [])})
     assert (told("low", other), told("critical", other)) == ([Integration("slack", '#"a\\b')], [])

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from airflow_provider_airis.channels.servicenow import change, correlation_id, incident
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.servicenow import ServiceNowHook
-from airflow_provider_airis.operators.servicenow import change, correlation_id, incident
 from airflow_provider_airis.records import Alert
 from sandbox.servicenow import FIELDS
 
@@ -24,7 +25,7 @@ def alert(**fields: Any) -> Alert:
 
 def test_severities_are_impact_and_urgency():
     severities = ("critical", "high", "medium", "warning", "low", "info")
-    shown = {severity: incident(alert(severity=severity), URL) for severity in severities}
+    shown = {severity: incident(AlertView(alert(severity=severity), URL)) for severity in severities}
     assert {severity: (fields["impact"], fields["urgency"]) for severity, fields in shown.items()} == {
         "critical": ("1", "1"),
         "high": ("1", "2"),
@@ -45,7 +46,7 @@ def test_an_incident_shows_the_alert():
         timestamp=1795406459603,
         updated_at=1795406459603,
     )
-    fields = incident(subject, URL)
+    fields = incident(AlertView(subject, URL))
     assert fields["short_description"] == "AIRIS-MON Alert: Latency is high"
     assert fields["correlation_id"] == "airis-mon-a1"
     assert fields["correlation_display"] == "AIRIS-MON firing 1795406459603"
@@ -71,17 +72,17 @@ def test_an_incident_shows_the_alert():
 def test_text_of_any_length_keeps_the_tables_limits(filler, status):
     long = filler * 50_000
     subject = alert(id=long, name=long, description=long, model_id=long, acknowledged_by=long, status=status)
-    for fields in (incident(subject, URL), change(subject, URL, close_code="Solution provided")):
+    for fields in (incident(AlertView(subject, URL)), change(AlertView(subject, URL), close_code="Solution provided")):
         assert {name: len(value) for name, value in fields.items() if len(value) > FIELDS[name]} == {}
         assert URL in fields.get("description", "") + fields.get("work_notes", "")
-    assert "^" not in correlation_id(subject)
+    assert "^" not in correlation_id(AlertView(subject, URL))
 
 
 def test_only_the_end_changes_the_state():
-    assert change(alert(status="acknowledged"), URL, close_code="x").keys() == {
+    assert change(AlertView(alert(status="acknowledged"), URL), close_code="x").keys() == {
         *("work_notes", "correlation_display", "impact", "urgency")
     }
-    resolved = change(alert(status="resolved"), URL, close_code="Solution provided")
+    resolved = change(AlertView(alert(status="resolved"), URL), close_code="Solution provided")
     assert (resolved["state"], resolved["close_code"]) == ("6", "Solution provided")
     assert resolved["close_notes"]
 

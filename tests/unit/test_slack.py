@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from slack_sdk.models.blocks import Block
 
-from airflow_provider_airis.operators.slack import message, reply, text
+from airflow_provider_airis.channels.slack import message, reply, text
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.records import Alert
 from sandbox.slack import MOST_CHARS, _block_faults, _texts
 
@@ -29,7 +30,7 @@ def alert(**fields: Any) -> Alert:
 
 def blocks(alert: Alert, url: str) -> list[dict[str, Any]]:
     """All blocks of its message: header, fields, description, context, buttons."""
-    shown = message(alert, url)
+    shown = message(AlertView(alert, url))
     return [*shown["blocks"], *shown["attachments"][0]["blocks"]]
 
 
@@ -46,9 +47,9 @@ def valid(shown: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])
 def test_the_message_is_the_golden_one(case):
     subject = msgspec.convert(case["alert"], Alert)
-    assert message(subject, case["url"]) == case["message"]
-    assert text(subject) == case["message"]["text"]
-    assert reply(subject) == case["reply"]
+    assert message(AlertView(subject, case["url"])) == case["message"]
+    assert text(AlertView(subject, URL)) == case["message"]["text"]
+    assert reply(AlertView(subject, URL)) == case["reply"]
     valid(blocks(subject, case["url"]))
 
 
@@ -67,14 +68,14 @@ def test_text_of_any_length_keeps_slacks_limits(filler, length):
     subject = alert(name=long, description=long, model_id=long, environment=long, acknowledged_by=long)
     shown = blocks(subject, URL)
     valid(shown)
-    assert len(text(subject)) <= 3_000
-    assert len(reply(subject)) <= 3_000
+    assert len(text(AlertView(subject, URL))) <= 3_000
+    assert len(reply(AlertView(subject, URL))) <= 3_000
     assert sum(map(len, _texts(shown))) <= MOST_CHARS
     fields, description, context = shown[1]["fields"], shown[2]["text"], shown[3]["elements"][0]
     assert all(len(field["text"]) <= 2_000 for field in fields)
     assert len(description["text"]) <= 3_000
     assert len(context["text"]) <= 2_000
-    for part in (fields[0]["text"], description["text"], context["text"], text(subject)):
+    for part in (fields[0]["text"], description["text"], context["text"], text(AlertView(subject, URL))):
         # Nothing is left of an escaped character but the whole of it.
         assert "&" not in part.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "")
     assert (description["text"] == f"*Description:*\n{long}") or description["text"].endswith("…")
@@ -85,7 +86,7 @@ def test_hostile_text_mentions_nobody_and_links_nowhere():
     shown = json.dumps(blocks(alert(name=hostile, description=hostile, model_id=hostile, acknowledged_by=hostile), URL))
     assert "<" not in shown
     assert ">" not in shown
-    assert "<" not in text(alert(name=hostile))
+    assert "<" not in text(AlertView(alert(name=hostile), URL))
 
 
 def test_times_are_utc_wherever_it_runs(monkeypatch):
@@ -106,7 +107,7 @@ def test_buttons_are_those_that_fit_the_state():
         ]
         for status in ("firing", "acknowledged", "resolved")
     }
-    acknowledge = ("airis_acknowledge", "Acknowledge", "a1")
+    acknowledge = ("ack_alert_a1", "Acknowledge", "a1")
     others = [("airis_resolve", "Resolve", "a1"), ("airis_silence_1h", "Silence 1 h", "a1")]
     link = ("view_dashboard", "View Dashboard", None)
     assert buttons == {
@@ -118,7 +119,7 @@ def test_buttons_are_those_that_fit_the_state():
 
 def test_a_colour_is_the_severitys_until_somebody_has_it_or_it_is_over():
     colours = {
-        (severity, status): message(alert(severity=severity, status=status), URL)["attachments"][0]["color"]
+        (severity, status): message(AlertView(alert(severity=severity, status=status), URL))["attachments"][0]["color"]
         for severity in ("critical", "high", "medium", "low")
         for status in ("firing", "acknowledged", "resolved")
     }
@@ -141,11 +142,11 @@ def test_a_colour_is_the_severitys_until_somebody_has_it_or_it_is_over():
     ],
 )
 def test_a_thread_is_told_what_has_changed(fields, said):
-    assert reply(alert(**fields)) == said
+    assert reply(AlertView(alert(**fields), URL)) == said
 
 
 def test_a_chart_is_shown_with_its_threshold():
-    shown = message(alert(threshold=2_000_000.0), URL, picture="F0123456789")["blocks"][1]
+    shown = message(AlertView(alert(threshold=2_000_000.0), URL), picture="F0123456789")["blocks"][1]
     assert shown["slack_file"] == {"id": "F0123456789"}
     assert shown["title"]["text"] == shown["alt_text"]
     assert shown["alt_text"].endswith("UTC; the dashed line is the threshold, 2,000,000")

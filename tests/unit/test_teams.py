@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.channels.teams import card
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.teams import LARGEST, TeamsHook, message
-from airflow_provider_airis.operators.teams import card
 from airflow_provider_airis.records import Alert
 from sandbox.airflow import free_port
 from sandbox.teams import _card as checked
@@ -40,7 +41,7 @@ def texts(part: Any) -> list[str]:
 @pytest.mark.parametrize("severity", ["critical", "high", "medium", "low", "warning", "info"])
 @pytest.mark.parametrize("status", ["firing", "acknowledged", "resolved"])
 def test_every_state_of_every_severity_is_a_card_that_teams_takes(severity, status):
-    shown = card(alert(severity=severity, status=status), URL, follows="2026-11-23T04:00:59Z")
+    shown = card(AlertView(alert(severity=severity, status=status), URL), follows="2026-11-23T04:00:59Z")
     assert checked(json.loads(message(shown))) == shown
     assert severity.upper() in texts(shown["body"])[0]
     assert shown["actions"] == [{"type": "Action.OpenUrl", "title": "View Dashboard", "url": URL}]
@@ -57,7 +58,7 @@ def test_a_card_shows_the_alert():
         timestamp=1795406459603,
         updated_at=1795406819603,
     )
-    shown = texts(card(subject, URL, follows="2026-11-23T04:01:00Z")["body"])
+    shown = texts(card(AlertView(subject, URL), follows="2026-11-23T04:01:00Z")["body"])
     assert shown[0] == "Resolved: HIGH Alert"
     assert dict(zip(shown[1:-1:2], shown[2:-1:2], strict=True)) == {
         "Alert: ": "Latency is high",
@@ -72,18 +73,18 @@ def test_a_card_shows_the_alert():
     assert shown[-1] == "p90 over 2 s"
 
 
-@pytest.mark.parametrize("filler", ["x", "ü", "🚨", "\x00", '"', "[a](https://evil.example.com)"])
+@pytest.mark.parametrize("filler", ["x", "ü", "🚨", "x\x00", '"', "[a](https://evil.example.com)"])
 def test_text_of_any_length_keeps_the_limit_of_28_kb(filler):
     long = filler * 100_000
     subject = alert(name=long, description=long, model_id=long, environment=long, acknowledged_by=long)
-    sent = message(card(subject, URL, follows="2026-11-23T04:01:00Z"))
+    sent = message(card(AlertView(subject, URL), follows="2026-11-23T04:01:00Z"))
     assert len(sent) <= LARGEST
     assert checked(json.loads(sent))["body"][2]["inlines"][0]["text"].endswith("…")
 
 
 def test_what_an_alert_says_is_no_markdown():
     evil = "**bold** [click](https://evil.example.com)"
-    shown = card(alert(name=evil, description=evil), URL)
+    shown = card(AlertView(alert(name=evil, description=evil), URL))
     assert "TextBlock" not in {part["type"] for part in shown["body"]}
     assert "FactSet" not in json.dumps(shown)
 

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from airflow_provider_airis.catalog import BY_STEM
+from airflow_provider_airis.channels.view import AlertView
+from airflow_provider_airis.channels.webhook import body, key
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.webhook import WebhookHook, signature
-from airflow_provider_airis.operators.webhook import body, key
 from airflow_provider_airis.records import Alert, Notification
 from sandbox.airflow import free_port
 from tests.contract.peers import Silent, always, shared, typical
@@ -43,7 +44,7 @@ def alert(**fields: Any) -> Alert:
     ],
 )
 def test_it_says_what_has_changed(status, shown, change):
-    told = json.loads(body(alert(status=status), URL, shown=shown))
+    told = json.loads(body(AlertView(alert(status=status), URL), shown=shown))
     assert (told["change"], told["url"]) == (change, URL)
     assert told["alert"].keys() == {field.name for field in msgspec.structs.fields(Alert)} - {"notifications"}
 
@@ -52,14 +53,14 @@ def test_a_repetition_is_the_same_bytes_under_the_same_key():
     fields = {"timestamp": 1_000, "updated_at": 61_000}
     first = alert(duration=60.1, **fields)
     later = alert(duration=75.0, notifications=[Notification("slack", "#alerts", "C1:1", "firing", 1)], **fields)
-    assert body(first, URL, shown=False) == body(later, URL, shown=False)
-    assert json.loads(body(first, URL, shown=False))["alert"]["duration"] == 60.0
-    assert key(first) == key(later) == "airis-mon-a1-61000"
-    assert key(alert(id="a/ü b")).isascii()
+    assert body(AlertView(first, URL), shown=False) == body(AlertView(later, URL), shown=False)
+    assert json.loads(body(AlertView(first, URL), shown=False))["alert"]["duration"] == 60.0
+    assert key(AlertView(first, URL)) == key(AlertView(later, URL)) == "airis-mon-a1-61000"
+    assert key(AlertView(alert(id="a/ü b"), URL)).isascii()
 
 
 def test_the_signature_is_over_time_and_the_bytes_sent():
-    told = body(alert(name="Drift ü\n"), URL, shown=False)
+    told = body(AlertView(alert(name="Drift ü\n"), URL), shown=False)
     digest = hmac.new(b"s3cret", b"1795406459." + told, hashlib.sha256).hexdigest()
     assert signature("s3cret", told, 1795406459) == f"t=1795406459,v1={digest}"
 
@@ -67,7 +68,7 @@ def test_the_signature_is_over_time_and_the_bytes_sent():
 def test_the_request_is_what_was_promised(httpserver, connect):
     httpserver.expect_request("/hooks/alerts/").respond_with_data("", status=204)
     url = httpserver.url_for("/hooks/alerts/?code=k3y")
-    extra = {"headers": '{"Authorization": "Bearer t0ken"}'}
+    extra = {"auth_headers": '{"Authorization": "Bearer t0ken"}'}
     connect("webhook_default", conn_type="webhook", host=url, password="s3cret", extra=extra)
     with WebhookHook() as hook:
         hook.send(b'{"a": 1}', key="k")
@@ -109,7 +110,7 @@ def test_a_header_of_the_connection_is_in_no_error(connect):
     answer = {"status": 400, "json": {"error": "I do not know Bearer t0ken-of-theirs"}}
     with always(ROW, answer) as server:
         fields = typical(ROW).connections(server.url)["webhook_default"]
-        connect("webhook_default", **fields, extra={"headers": {"Authorization": "Bearer t0ken-of-theirs"}})
+        connect("webhook_default", **fields, extra={"auth_headers": {"Authorization": "Bearer t0ken-of-theirs"}})
         with WebhookHook(retries=0) as hook, pytest.raises(PermanentError, match=r"I do not know \*\*\*"):
             hook.send(b"{}", key="k")
 
@@ -123,11 +124,11 @@ def test_a_header_of_the_connection_is_in_no_error(connect):
         ({"host": "https://u:p@r.example.com/a", "password": "s3cret"}, "its URL must hold no login"),
         ({"host": "https://r.example.com:port/a", "password": "s3cret"}, "its URL is none"),
         (
-            {"host": "https://r.example.com", "password": "s3cret", "extra": {"headers": "[1]"}},
+            {"host": "https://r.example.com", "password": "s3cret", "extra": {"auth_headers": "[1]"}},
             "not a JSON object of texts",
         ),
         (
-            {"host": "https://r.example.com", "password": "s3cret", "extra": {"headers": {"A": "ü"}}},
+            {"host": "https://r.example.com", "password": "s3cret", "extra": {"auth_headers": {"A": "ü"}}},
             "characters that no HTTP header can carry",
         ),
     ],

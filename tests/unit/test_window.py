@@ -6,10 +6,10 @@ import pendulum
 import pytest
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.base import ToAirisOperator
+from airflow_provider_airis.operators.base import CollectOperator
 
 
-class Probe(ToAirisOperator):
+class Probe(CollectOperator):
     """Published 120 s after the end of each minute, as the catalog's row says."""
 
     system = "sagemaker"

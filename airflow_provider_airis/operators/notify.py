@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from importlib import import_module
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
@@ -13,96 +12,75 @@ from airflow.sdk.exceptions import AirflowFailException
 from msgspec.structs import replace
 
 from airflow_provider_airis.catalog import BY_STEM, System
+from airflow_provider_airis.channels.base import Channel, notification_failed, open_channel
+from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.links import AirisAlertLink
-from airflow_provider_airis.records import Alert, Event, Notification
+from airflow_provider_airis.records import Alert, Notification
+from airflow_provider_airis.routes.groups import FAILED
+from airflow_provider_airis.settings import ChannelOptions
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
-    from airflow_provider_airis.hooks.airis import AirisHook
 
-FAILED = "failed"
-# Seconds for a receiver to answer; one that does not is asked again later anyway.
-TIMEOUT_S = 5
-# Statuses by which a receiver may mean the one alert that it was sent. Any other refusal means all of them.
-OF_THE_ALERT = frozenset({400, 413, 422})
-
-
-class AirisToOperator(BaseOperator):
+class NotifyOperator(BaseOperator):
     """Makes one receiver show the state that an alert has now.
 
     It compares the alert with the hub's ledger and sends what is missing: nothing if the receiver was shown this
     state already, nothing either if the alert was resolved before the receiver heard of it. So a delivery can be
     repeated, cleared or overtaken by a later one, and the receiver still ends at the newest state, once.
 
+    An error that no retry mends fails the task at once. Either way, a delivery that failed for good is marked in the
+    ledger and reported to the hub as an event ``notification_failed``.
+
     :param alert_id: the alert's id at the hub.
     :param target: whom within the system; part of the ledger's key.
     :param airis_conn_id: connection of the hub.
+    :param conn_id: the receiver's connection, where a target is none.
+    :param options: the system's own options, by name; those of ``airflow.cfg`` unless given.
 
-    A subclass names its ``system`` and implements :meth:`send`; :class:`AirisDispatchOperator` sends with it too, from
-    several threads. An error that no retry mends fails the task at once. Either way, a delivery that failed for good is
-    marked in the ledger and reported to the hub as an event ``notification_failed``.
+    A subclass names its ``system``. It then takes each of the options that the system's row declares as an argument of
+    its own, and the connection as ``<name>_conn_id``, as the system's default connection is named.
     """
 
     system: ClassVar[str]
-    # How often the hook sends again by itself.
-    hook_retries: int = 1
-    template_fields: Sequence[str] = ("alert_id", "target", "airis_conn_id")
+    template_fields: Sequence[str] = ("alert_id", "target", "airis_conn_id", "conn_id", "options")
     ui_color = "#fdecea"
     operator_extra_links = (AirisAlertLink(),)
 
-    def __init__(self, *, alert_id: str, target: str, airis_conn_id: str = "airis_default", **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "system" in cls.__dict__ and "__init__" not in cls.__dict__:
+            _take_options(cls, BY_STEM[cls.system])
+
+    def __init__(
+        self,
+        *,
+        alert_id: str,
+        target: str,
+        airis_conn_id: str = "airis_default",
+        conn_id: str | None = None,
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.alert_id = alert_id
         self.target = target
         self.airis_conn_id = airis_conn_id
+        self.conn_id = conn_id
+        self.options = options
 
     @property
     def row(self) -> System:
         """The system's row in the catalog."""
         return BY_STEM[self.system]
 
-    @property
-    def receiver_conn_id(self) -> str:
-        """The receiver's connection."""
-        return self.row.default_conn_id
-
     @cached_property
-    def hook(self) -> Any:
-        """The receiver's hook, of which one session serves all that is sent."""
-        module, _, name = self.row.hook_class.rpartition(".")
-        return getattr(import_module(module), name)(self.receiver_conn_id, timeout=TIMEOUT_S, retries=self.hook_retries)
-
-    def close(self) -> None:
-        """End the session. The next use looks up the connection anew."""
-        hook = self.__dict__.pop("hook", None)
-        if hasattr(hook, "close"):
-            hook.close()
-
-    @abstractmethod
-    def send(self, alert: Alert, reference: str | None, *, url: str, again: bool) -> str | None:
-        """Send the alert's state and return the reference under which a later state updates it.
-
-        :param reference: what an earlier state returned; None if the receiver was shown none.
-        :param url: the alert's page on the hub.
-        :param again: an earlier try may have sent it and died before it was written down; look before sending.
-        :return: None if the alert is resolved and the receiver never heard of it, so that there is nothing to say.
-        """
-
-    def illustrate(self, hub: AirisHook, alert: Alert, reference: str, *, url: str) -> str | None:  # noqa: ARG002
-        """Add what is not worth a delay, once the state is written down; returns the reference if it is another now."""
-        return None
-
-    def refuses_all(self, error: PermanentError) -> bool:
-        """Whether it is the receiver that has to be mended, its token or its channel, and not this one alert."""
-        if error.status is not None and error.status not in OF_THE_ALERT:
-            return True
-        try:
-            self.hook.check()
-        except Exception:  # noqa: BLE001  a missing connection, too
-            return True
-        return False
+    def channel(self) -> Channel:
+        """What shows alerts to the target."""
+        options = ChannelOptions(self.row, self.options)
+        return open_channel(self.row, self.target, conn_id=self.conn_id or "", options=options)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver, and return ``{alert_id, target, status, reference}``; ``reference`` is None if nothing was sent."""
@@ -114,11 +92,11 @@ class AirisToOperator(BaseOperator):
         with AirisHook(self.airis_conn_id) as hub:
             try:
                 alert = hub.alert(self.alert_id)
-                entry = self.show(alert, url=hub.dashboard_url(alert.id), again=again)
+                view = AlertView(alert, hub.dashboard_url(alert.id))
+                entry = self.show(view, again=again)
                 if entry:
                     hub.record_notification(alert.id, entry)
-                    url = hub.dashboard_url(alert.id)
-                    if entry.reference and (better := self.illustrate(hub, alert, entry.reference, url=url)):
+                    if entry.reference and (better := self.channel.illustrate(hub, view, entry.reference)):
                         entry = replace(entry, reference=better)
                         hub.record_notification(alert.id, entry)
             except AirisError as error:
@@ -132,13 +110,14 @@ class AirisToOperator(BaseOperator):
                     raise AirflowFailException(str(error)) from error
                 raise
             finally:
-                self.close()
+                self.channel.close()
         shown = entry or self.shown(alert)
         reference = shown.reference or None if shown else None
         return {"alert_id": alert.id, "target": self.target, "status": alert.status, "reference": reference}
 
-    def show(self, alert: Alert, *, url: str, again: bool) -> Notification | None:
+    def show(self, view: AlertView, *, again: bool) -> Notification | None:
         """Send what the receiver lacks; returns what the ledger is to say of it, None if nothing was sent."""
+        alert = view.alert
         shown = self.shown(alert)
         if shown and shown.status == alert.status and shown.at >= alert.updated_at:
             self.log.info("%s already shows alert %s as %s", self.row.title, alert.id, alert.status)
@@ -147,16 +126,16 @@ class AirisToOperator(BaseOperator):
         # A delivery that failed for good is in the ledger without a reference: it too may have been sent.
         again = again or (shown is not None and (not shown.reference or shown.status == FAILED))
         sent = None
-        if reference or again or alert.status != "resolved":
-            sent = self.send(alert, reference, url=url, again=again)
+        if reference or again or not view.over:
+            sent = self.channel.send(view, reference, maybe_sent=again)
         if sent is None:
             self.log.info("Alert %s was resolved before %s heard of it: nothing to send", alert.id, self.row.title)
             return None
         self.log.info("%s (%s) shows alert %s as %s", self.row.title, self.target, alert.id, alert.status)
         return Notification(self.system, self.target, sent, alert.status, alert.updated_at)
 
-    def report(self, hub: AirisHook, alert: Alert, error: AirisError) -> None:
-        """Say at the hub that nobody was told."""
+    def report(self, hub: Any, alert: Alert, error: AirisError) -> None:
+        """Say at the hub that the receiver was not shown the alert."""
         shown = self.shown(alert)
         reference = shown.reference if shown else ""
         hub.record_notification(alert.id, Notification(self.system, self.target, reference, FAILED, alert.updated_at))
@@ -169,18 +148,23 @@ class AirisToOperator(BaseOperator):
         return next((n for n in alert.notifications if (n.channel, n.target) == (self.system, self.target)), None)
 
 
-def notification_failed(system: str, key: str, at: int, data: dict[str, Any]) -> Event:
-    """The event that says that a receiver was not told; the same key is the same event."""
-    return Event(
-        event_type="notification_failed",
-        source=f"airflow-{system}",
-        severity="error",
-        timestamp=at,
-        data=data,
-        key=f"notification_failed/{key}",
-    )
+def _take_options(cls: type[NotifyOperator], row: System) -> None:
+    """Give an operator's class the arguments that its system's row declares, as Airflow and editors look for them."""
+    conn = "" if row.target_is_connection else f"{row.default_conn_id.removesuffix('_default')}_conn_id"
+    names = [option.name for option in row.channel.options] if row.channel else []
 
+    def initialize(self: NotifyOperator, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in names if kwargs.get(name) is not None}
+        kwargs = {name: value for name, value in kwargs.items() if name not in names}
+        if conn:
+            kwargs["conn_id"] = kwargs.pop(conn, row.default_conn_id)
+        if given:
+            kwargs["options"] = {**(kwargs.get("options") or {}), **given}
+        super(cls, self).__init__(**kwargs)
 
-def cut(value: str, most: int) -> str:
-    """At most so many characters, the last an ellipsis if there were more."""
-    return value if len(value) <= most else value[: most - 1] + "…"
+    taken = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in names]
+    if conn:
+        taken.insert(0, Parameter(conn, Parameter.KEYWORD_ONLY, default=row.default_conn_id))
+    ends = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD), Parameter("kwargs", Parameter.VAR_KEYWORD)
+    initialize.__signature__ = Signature([ends[0], *taken, ends[1]])  # type: ignore[attr-defined]
+    cls.__init__ = initialize  # type: ignore[method-assign]

@@ -1,8 +1,27 @@
-"""How receivers put into words what does not fit, or lasts."""
+"""How receivers put into words what does not fit, lasts, or holds what no text should."""
 
 from __future__ import annotations
 
-from airflow_provider_airis.operators.deliver import cut
+import re
+
+# Control characters but line breaks, those that Unicode has beside ASCII's too.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def clean(value: str) -> str:
+    """Without control characters, which neither XML nor many databases hold; line breaks stay."""
+    return _CONTROL.sub(" ", value.replace("\r\n", "\n"))
+
+
+def one_line(value: str) -> str:
+    """Without line breaks and other control characters, which no header may hold."""
+    return _BREAKS.sub(" ", value).strip()
+
+
+def cut(value: str, most: int) -> str:
+    """At most so many characters, the last an ellipsis if there were more."""
+    return value if len(value) <= most else value[: most - 1] + "…"
 
 
 def cut_lines(value: str, most: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from hashlib import blake2b
 from time import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,9 +17,14 @@ from uuid import uuid4
 import msgspec
 from msgspec.structs import replace
 
-from airflow_provider_airis.errors import PermanentError, RetryableError
+from airflow_provider_airis.errors import LeaseLostError, PermanentError, RetryableError
+from airflow_provider_airis.hooks.airis.checkpoints import Checkpoints
+from airflow_provider_airis.hooks.airis.leases import FENCE, Lease, Leases
+from airflow_provider_airis.hooks.airis.metrics import Metrics
+from airflow_provider_airis.hooks.base import RETRIES
 from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, KEPT_REFUSALS, Delivery, IngestSummary
-from airflow_provider_airis.hooks.http import RETRIES, HttpHook, T
+from airflow_provider_airis.hooks.http import HttpHook, T
+from airflow_provider_airis.hooks.pagers import Cursor
 from airflow_provider_airis.records import (
     Alert,
     AlertChange,
@@ -54,12 +60,14 @@ class Place(msgspec.Struct, frozen=True):
     """A consumer's place in the change feed.
 
     :param updated_at: when it was committed, Unix ms.
+    :param wake_at: when it wants to be woken though nothing came, Unix ms.
     :param now: the hub's clock as it answered, Unix ms, at worst two seconds off.
     """
 
     sequence: int = 0
     updated_at: int = 0
     now: int = 0
+    wake_at: int | None = None
 
 
 class _Matcher(msgspec.Struct):
@@ -158,6 +166,8 @@ class AirisHook(HttpHook):
     ``dashboard_url`` (base of the links to the dashboard, if not the base URL).
 
     :param system: stem of an outbound system whose place in the change feed is meant: ``<consumer>-<system>``.
+    :ivar fence: a lease under which everything is written from now on: once somebody else has it, every write raises
+        :class:`~airflow_provider_airis.errors.LeaseLostError`.
     """
 
     conn_type = "airis"
@@ -175,6 +185,7 @@ class AirisHook(HttpHook):
     ) -> None:
         super().__init__(conn_id, timeout=timeout, retries=retries)
         self.system = system
+        self.fence: Lease | None = None
 
     def check(self) -> str:
         """Ask for its health, then with the token for what it offers."""
@@ -206,6 +217,39 @@ class AirisHook(HttpHook):
             if error.status in (404, 405):
                 return {}
             raise
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """What readers know of their systems."""
+        return Checkpoints(self)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """Who may do what only one may do at a time."""
+        return Leases(self)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What the hub knows of metrics."""
+        return Metrics(self)
+
+    @cached_property
+    def _offered(self) -> dict[str, bool] | None:
+        answer = self.capabilities()
+        return self.converted(answer["capabilities"], dict[str, bool]) if "capabilities" in answer else None
+
+    def offers(self, capability: str) -> bool:
+        """Whether the hub says that it offers something; asked once. A hub that does not say offers the document's."""
+        return (self._offered or {}).get(capability, False)
+
+    def encoded(self, body: Any) -> tuple[bytes | None, dict[str, str]]:
+        """A body as the hub takes it, and the headers that say so."""
+        if body is None:
+            return None, {}
+        content, headers = msgspec.json.encode(body), {"Content-Type": "application/json"}
+        if self.extra.get("compression") != "none":
+            content, headers["Content-Encoding"] = gzip.compress(content, GZIP_LEVEL, mtime=0), "gzip"
+        return content, headers
 
     def ingest(self, records: Iterable[Metric | Event], *, delivery: str | None = None) -> IngestSummary:
         """Deliver metrics and events as they are yielded, a bounded number of them in memory.
@@ -242,7 +286,7 @@ class AirisHook(HttpHook):
         """The events that arrived last, newest first: ``{key, event_type, source, severity, timestamp, data}`` each."""
         params = {"source": source, "event_type": event_type, "limit": limit}
         answer = self.decode(self.request("GET", f"{API}/events", params=params), dict[str, Any])
-        return self._converted(answer.get("events"), list[dict[str, Any]])
+        return self.converted(answer.get("events"), list[dict[str, Any]])
 
     def event_changes(self, *, after: int, limit: int = 500) -> tuple[list[EventChange], int]:
         """Read the feed of events behind ``after``: the events in the order of their arrival, and up to where."""
@@ -281,9 +325,7 @@ class AirisHook(HttpHook):
             if last and (gone := list(deleted)):
                 data["deleted"] = gone
             body = {"event_type": "user_sync", "source": source, "timestamp": timestamp, "data": data}
-            content, headers = msgspec.json.encode(body), {"Content-Type": "application/json"}
-            if self.extra.get("compression") != "none":
-                content, headers["Content-Encoding"] = gzip.compress(content, GZIP_LEVEL, mtime=0), "gzip"
+            content, headers = self.encoded(body)
             headers["Idempotency-Key"] = blake2b(f"{source}\n{sync_id}\n{number}".encode(), digest_size=16).hexdigest()
             path = f"{API}/integrations/user-sync"
             response = self.request("POST", path, content=content, headers=headers)
@@ -341,7 +383,7 @@ class AirisHook(HttpHook):
         """Yield the alerts, newest first, ``limit`` a page."""
         params = {"status": status, "severity": severity, "model_id": model_id, "fingerprint": fingerprint}
         for found in self.pages(f"{API}/alerts", params=params | {"limit": limit}, items="alerts"):
-            alert = self._converted(found, Alert)
+            alert = self.converted(found, Alert)
             # A hub may not know this parameter.
             if fingerprint in (None, alert.fingerprint):
                 yield alert
@@ -386,7 +428,7 @@ class AirisHook(HttpHook):
         :raises PermanentError: with status 404, the hub keeps no such log.
         """
         params = {"channel": channel, "open": "true" if open else None}
-        return [self._converted(entry, LogEntry) for entry in self._entries(params)]
+        return [self.converted(entry, LogEntry) for entry in self._entries(params)]
 
     def log_notifications(self, entries: Iterable[LogEntry]) -> None:
         """Write into the log what was sent, or is about to be."""
@@ -403,11 +445,11 @@ class AirisHook(HttpHook):
 
     def entries(self, known_by: str) -> list[LogEntry]:
         """What the log has of the group that receivers know by an id."""
-        return [self._converted(entry, LogEntry) for entry in self._entries({"id": known_by})]
+        return [self.converted(entry, LogEntry) for entry in self._entries({"id": known_by})]
 
     def _entries(self, params: dict[str, Any]) -> Iterator[Any]:
         path, params = f"{API}/notification-log", params | {"limit": 5000}
-        return self.pages(path, params=params, items="entries", cursor="next_cursor", parameter="cursor")
+        return self.pages(path, params=params, items="entries", pager=Cursor("next_cursor", "cursor"))
 
     def silences(self) -> list[Silence]:
         """The silences that hold now, or will.
@@ -517,9 +559,21 @@ class AirisHook(HttpHook):
     def _place(self, response: httpx2.Response) -> Place:
         return replace(self.decode(response, Place), now=_clock(response))
 
-    def commit(self, consumer: str, sequence: int, *, force: bool = False) -> Place:
-        """Move a consumer's place forward, back only if ``force`` says so; returns what is in force."""
-        body = {"sequence": sequence, "force": True} if force else {"sequence": sequence}
+    def commit(
+        self,
+        consumer: str,
+        sequence: int,
+        *,
+        force: bool = False,
+        wake_at: int | msgspec.UnsetType | None = msgspec.UNSET,
+    ) -> Place:
+        """Move a consumer's place forward, back only if ``force`` says so; returns what is in force.
+
+        :param wake_at: when it wants to be woken though nothing came, Unix ms, None for never; as it was, unless given.
+        """
+        body: dict[str, Any] = {"sequence": sequence, "force": True} if force else {"sequence": sequence}
+        if wake_at is not msgspec.UNSET:
+            body["wake_at"] = wake_at
         response = self.request("PUT", f"{API}/consumers/{quote(consumer, safe='')}", json=body)
         return self.decode(response, Place) if response.content else Place(sequence)
 
@@ -533,7 +587,12 @@ class AirisHook(HttpHook):
         """The last sequence of the change feed, found by halving, as no answer names it; 0 if nothing ever changed."""
 
         async def is_behind(sequence: int) -> bool:
-            return bool((await self.achanges(after=sequence, limit=1))[0])
+            try:
+                return bool((await self.achanges(after=sequence, limit=1))[0])
+            except PermanentError as error:
+                if error.status == 409:  # the feed ends before it
+                    return False
+                raise
 
         low, high = 0, 1
         while await is_behind(high):
@@ -570,7 +629,7 @@ class AirisHook(HttpHook):
             "agg": agg,
         }
         answer = self.decode(self.request("GET", f"{API}/metrics/query", params=params), dict[str, Any])
-        return self._converted(answer.get("series"), list[dict[str, Any]])
+        return self.converted(answer.get("series"), list[dict[str, Any]])
 
     def coverage(
         self, *, start: int, end: int, source: str | None = None, name: str | None = None, step: int | None = None
@@ -582,7 +641,7 @@ class AirisHook(HttpHook):
         """
         params = {"source": source, "name": name, "from": start, "to": end, "step": step}
         answer = self.decode(self.request("GET", f"{API}/metrics/coverage", params=params), dict[str, Any])
-        return self._converted(answer.get("series"), list[dict[str, Any]])
+        return self.converted(answer.get("series"), list[dict[str, Any]])
 
     def advice(self, status: int) -> str:
         """What somebody who reads the error can do about it."""
@@ -594,13 +653,31 @@ class AirisHook(HttpHook):
             return f"set compression of connection {self.conn_id} to none"
         return super().advice(status)
 
+    def _build(self, client: Any, method: str, *args: Any) -> httpx2.Request:
+        request = super()._build(client, method, *args)
+        if self.fence is not None and method not in ("GET", "HEAD"):
+            request.headers.update(self.fence.headers)
+        return request
+
+    def _checked(self, response: httpx2.Response, path: str) -> httpx2.Response:
+        try:
+            return super()._checked(response, path)
+        except PermanentError as error:
+            if error.status == 409 and error.pointer == f"/{FENCE}":
+                raise LeaseLostError(str(error), pointer=error.pointer, detail=error.detail, status=409) from error
+            raise
+
     def _feed(self, consumer: str | None, after: int | None, limit: int, wait: float) -> dict[str, Any]:
         if after is None:
             consumer = consumer or self.consumer
         params = {"consumer": consumer, "after": after, "limit": limit, "wait": wait or None}
         return {"params": params, "timeout": self._timeout_s + wait}
 
-    def _converted(self, value: object, shape: type[T]) -> T:
+    def converted(self, value: object, shape: type[T]) -> T:
+        """A part of an answer as ``shape``.
+
+        :raises PermanentError: it is something else.
+        """
         try:
             return msgspec.convert(value, shape)
         except msgspec.ValidationError as error:

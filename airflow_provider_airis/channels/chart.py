@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_airis.operators.texts import lasting
+from airflow_provider_airis.channels.texts import lasting
 from airflow_provider_airis.records import Alert, from_ms
 
 if TYPE_CHECKING:
