@@ -22,6 +22,7 @@ from airflow_provider_airis.hooks.airis.leases import FENCE, Lease, Leases
 from airflow_provider_airis.hooks.airis.metrics import Metrics
 from airflow_provider_airis.hooks.airis.offers import describe, lacking
 from airflow_provider_airis.hooks.airis.users import Users, UserSyncSummary
+from airflow_provider_airis.hooks.airis.webhooks import Webhooks
 from airflow_provider_airis.hooks.base import RETRIES
 from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, Delivery, IngestSummary
 from airflow_provider_airis.hooks.http import HttpHook, T
@@ -214,6 +215,11 @@ class AirisHook(HttpHook):
     def metrics(self) -> Metrics:
         """What the hub knows of metrics."""
         return Metrics(self)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Who is told of what happens, and whose posts are taken."""
+        return Webhooks(self)
 
     @cached_property
     def _offered(self) -> dict[str, bool] | None:

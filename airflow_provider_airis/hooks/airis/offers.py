@@ -19,6 +19,7 @@ LACKS = {
     "events.changes": "it has no feed of events: none are forwarded",
     "events.query": "it gives no events back",
     "silences": "it has no silences",
+    "inbound_webhooks": "it takes no signed alerts: it cannot be a companion",
     "metrics.batch": "it takes records singly, which is slower than in batches",
 }
 _NEEDS = {
@@ -31,6 +32,7 @@ _NEEDS = {
     "events/changes": "events.changes",
     "events": "events.query",
     "silences": "silences",
+    "inbound-webhooks": "inbound_webhooks",
 }
 # What its document promises.
 DOCUMENT = "It takes metrics, events, users and webhooks, as its document promises"
