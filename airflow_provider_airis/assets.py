@@ -24,7 +24,7 @@ def alerts(
     matchers: str | Sequence[str] = (),
     *,
     changes: Sequence[ChangeType] = ("fired",),
-    airis_conn_id: str = "airis_default",
+    airis_conn_id: str | None = None,
     consumer: str | None = None,
     catchup: bool = False,
 ) -> Asset:
@@ -41,18 +41,19 @@ def alerts(
     :param matchers: Alertmanager's, ``severity=~"critical|high"``: all of them fit the alert as the change left it.
         Without any, every alert does.
     :param changes: of these kinds: ``fired``, ``severity_changed``, ``acknowledged``, ``resolved``.
-    :param airis_conn_id: connection of the hub.
+    :param airis_conn_id: connection of the hub that has the alerts, ``[airis] alerts_conn_id`` unless given.
     :param consumer: whose place in the feed; ``<connection's consumer>-alerts:<name>`` if None.
     :param catchup: whether it begins with the first change that the hub has, when it is watched for the first time;
         else with the next.
     :raises ValueError: names the parameter that is wrong.
     """
+    from airflow_provider_airis.settings import alerts_conn_id
     from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
 
     if not _NAME.fullmatch(name):
         raise ValueError(f"name: {name!r} has something else in it than letters, digits, dot, hyphen and underscore")
     trigger = AirisAlertTrigger(
-        airis_conn_id, consumer, None if consumer else f"alerts:{name}", matchers, changes, catchup
+        airis_conn_id or alerts_conn_id(), consumer, None if consumer else f"alerts:{name}", matchers, changes, catchup
     )
     watcher = AssetWatcher(name=f"airis-alerts-{name}", trigger=trigger)
     return Asset(name=f"airis-alerts-{name}", uri=f"airis://alerts/{name}", group="airis", watchers=[watcher])

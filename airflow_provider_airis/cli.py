@@ -16,6 +16,10 @@ _PLAN = """\
 Lists what the source has, by its free calls, and prints what a backfill of these UTC days would read: runs, series,
 calls, points, dollars, how wide the points still are, and what the source has deleted. Reads no data.
 Exit status 0: planned; 1: not, or not completely, and the answer says why."""
+_REGISTER = """\
+Makes a secret, tells it to the companion, and registers the companion's address at AIRIS-MON by
+POST /api/v1/integrations/webhooks. The companion's token needs the scope admin.
+Exit status 0: AIRIS-MON posts its alerts there; 1: it does not, and the answer says why."""
 _CHECK = """\
 Asks the system behind a connection whether it can be reached and accepts the credentials. The connection is looked up
 as Airflow does: in secrets backends, AIRFLOW_CONN_<CONN_ID>, then the metadata database of AIRFLOW_HOME.
@@ -36,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.action not in ("check", "test"):
             _prepare()
         return ACTIONS[options.command, options.action](options)
+    if options.command == "webhooks":
+        from airflow_provider_airis.companion import register
+
+        _prepare()
+        return register(options)
     return _systems() if options.command == "systems" else _check(options.conn_id)
 
 
@@ -107,11 +116,34 @@ def parser() -> argparse.ArgumentParser:
     expire.add_argument("id", metavar="ID", help="the silence's id")
     for action in (push, add, listed, expire):
         action.add_argument(
-            "--conn-id",
-            metavar="CONN_ID",
-            default=BY_STEM["airis"].default_conn_id,
-            help="connection of the hub (default: %(default)s)",
+            "--conn-id", metavar="CONN_ID", help="connection of the hub that has the alerts, if not the configured one"
         )
+    register = (
+        commands.add_parser(
+            "webhooks", help="let AIRIS-MON post its alerts to a companion hub", description="Webhooks of AIRIS-MON."
+        )
+        .add_subparsers(dest="action", metavar="ACTION", required=True)
+        .add_parser(
+            "register",
+            help="register a companion's address, with a new secret, at an AIRIS-MON without a change feed",
+            description=_REGISTER,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    register.add_argument(
+        "--conn-id",
+        metavar="CONN_ID",
+        default=BY_STEM["airis"].default_conn_id,
+        help="connection of the AIRIS-MON whose alerts are meant (default: %(default)s)",
+    )
+    register.add_argument(
+        "--companion", metavar="CONN_ID", help="connection of the companion hub, if not [airis] alerts_conn_id"
+    )
+    register.add_argument(
+        "--url", help="base URL at which AIRIS-MON reaches the companion, if not the companion's own (a proxy's, say)"
+    )
+    register.add_argument("--name", help="what the companion calls AIRIS-MON (default: CONN_ID)")
+    register.add_argument("--again", action="store_true", help="register once more, with a new secret")
     backfill = commands.add_parser(
         "plan-backfill",
         help="what a backfill would read and cost, before it does",

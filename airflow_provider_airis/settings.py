@@ -49,6 +49,11 @@ _TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
+def alerts_conn_id() -> str:
+    """The connection of the hub that is asked for alerts."""
+    return value("airis", "alerts_conn_id") or BY_STEM["airis"].default_conn_id
+
+
 def source_arguments(system: System, dag: Literal["sync", "reconcile"]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The configured arguments of a source's operator in one of its Dags: those of every task, and those that map.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,77 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return conn_id
 
     return connect
+
+
+class Comms:
+    """Where Airflow's supervisor keeps Variables for a task."""
+
+    def __init__(self) -> None:
+        self.variables: dict[str, str] = {}
+
+    def send(self, message: Any) -> Any:
+        """Answer a task."""
+        from airflow.sdk.execution_time import comms
+
+        match message:
+            case comms.GetVariable(key=key):
+                if key in self.variables:
+                    return comms.VariableResult(key=key, value=self.variables[key])
+                return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND, detail={"key": key})
+            case comms.PutVariable(key=key, value=value):
+                self.variables[key] = str(value)
+            case comms.DeleteVariable(key=key):
+                self.variables.pop(key, None)
+            case comms.GetVariableKeys(prefix=prefix, limit=limit, offset=offset):
+                keys = sorted(key for key in self.variables if key.startswith(prefix or ""))
+                return comms.VariableKeysResult(keys=keys[offset : offset + limit], total_entries=len(keys))
+            case _:
+                raise AssertionError(f"Airflow was asked {message!r}")
+        return comms.OKResponse(ok=True)
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Airflow's Variables, as a task has them."""
+    comms = Comms()
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", comms, raising=False)
+    return comms.variables
+
+
+class DocumentHub:
+    """The AIRIS-MON of the integration document in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.token = "token-of-the-document"
+        (folder / "token").write_text(self.token)
+        self.server = Server("sandbox.airis_document", "--token-file", str(folder / "token"), log=folder / "hub.log")
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return self.server.url
+
+    def taken(self) -> dict[str, Any]:
+        """What it took."""
+        with urllib.request.urlopen(f"{self.url}/_sandbox/taken") as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def tell(self, what: str, **body: Any) -> dict[str, Any]:
+        """Make an alert (``alerts``), script a failure (``faults``), or set a rate (``limit``)."""
+        request = urllib.request.Request(f"{self.url}/_sandbox/{what}", json.dumps(body).encode())
+        with urllib.request.urlopen(request) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+
+@pytest.fixture
+def document(tmp_path: Path, connect: Callable[..., str], variables: dict[str, str]) -> Iterator[DocumentHub]:
+    """The document's hub, as the connection ``airis_default``; Airflow keeps its checkpoints."""
+    hub = DocumentHub(tmp_path)
+    connect("airis_default", conn_type="airis", host=hub.url, password=hub.token)
+    yield hub
+    hub.server.stop()
 
 
 @pytest.fixture

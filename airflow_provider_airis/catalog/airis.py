@@ -56,5 +56,13 @@ ROW = System(
             "by itself to the systems of its severity.",
             "/opt/airflow/routes.yaml",
         ),
+        Option(
+            "alerts_conn_id",
+            "string",
+            "",
+            "Connection of the hub that is asked for alerts, and that keeps what was sent; airis_default, unless set. "
+            "Name a companion hub if AIRIS-MON itself has no change feed.",
+            "airis_alerts",
+        ),
     ),
 )

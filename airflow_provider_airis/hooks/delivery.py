@@ -152,11 +152,13 @@ class Delivery:
         self.pending: set[Future[IngestSummary]] = set()
         self.stop = threading.Event()
         self.pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="airis-ingest")
+        self.singles = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="airis-ingest-singly")
 
     def close(self) -> None:
         """End the workers; batches that none has begun are dropped."""
         self.stop.set()
         self.pool.shutdown(cancel_futures=True)
+        self.singles.shutdown()
 
     def run(self, records: Iterable[Metric | Event]) -> IngestSummary:
         """Deliver everything; the first error is raised once nothing is on its way any more."""
@@ -250,7 +252,7 @@ class Delivery:
             response = self.hook.request("POST", path, content=body, headers=headers, stop=self.stop)
         except PermanentError as error:
             if error.status == 413:
-                return self._halved(batch, error)
+                return self._halved(batch, error, self._send)
             if error.status not in (404, 405):
                 raise
             with self.lock:
@@ -261,31 +263,53 @@ class Delivery:
         return self._judged(batch, self.hook.decode(response, IngestAnswer), len(body))
 
     def _send_singly(self, batch: _Batch) -> IngestSummary:
-        """The four calls that every hub has: a body a request, not compressed, since only batches imply that."""
+        """The calls that every hub has: a body a request, not compressed, since only batches imply that.
+
+        Several are on their way at a time, over as many connections as batches would take.
+        """
+        lines = batch.lines.splitlines()
+        size = -(-len(lines) // CONNECTIONS)
+        parts = [lines[start : start + size] for start in range(0, len(lines), size)]
+        # What one part cannot send the others need not try.
+        given_up = threading.Event()
+        sent = [self.singles.submit(self._send_lines, batch, part, given_up) for part in parts]
+        wait(sent)
         summary = IngestSummary()
-        for line in batch.lines.splitlines():
-            if self.failure is not None:
-                break
-            if batch.events:
-                event = _event_line.decode(line)
-                one, path = batch._replace(records=1, lines=line), f"{API}/events/ingest"
-                key = _header(event.idempotency_key)
-                body = _encoder.encode(
-                    EventBody(event.timestamp, event.event_type, event.source, event.severity, event.data)
-                )
-            else:
-                one = batch._replace(records=len(_metrics_line.decode(line).metrics), lines=line)
-                path, key, body = f"{API}/metrics/ingest", self._key(batch.number, line), line
-            headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-            try:
-                response = self.hook.request("POST", path, content=body, headers=headers, stop=self.stop)
-            except PermanentError as error:
-                if error.status != 413:
-                    raise
-                summary.add(self._halved(one, error))
-                continue
-            summary.add(self._judged(one, self._answer(response, one.records), len(body)))
+        for future in sent:
+            summary.add(future.result())
         return summary
+
+    def _send_lines(self, batch: _Batch, lines: list[bytes], given_up: threading.Event) -> IngestSummary:
+        summary = IngestSummary()
+        try:
+            for line in lines:
+                if self.failure is not None or given_up.is_set():
+                    break
+                summary.add(self._send_line(batch, line, given_up))
+        except BaseException:
+            given_up.set()
+            raise
+        return summary
+
+    def _send_line(self, batch: _Batch, line: bytes, given_up: threading.Event) -> IngestSummary:
+        if batch.events:
+            event = _event_line.decode(line)
+            one, path = batch._replace(records=1, lines=line), f"{API}/events/ingest"
+            key = _header(event.idempotency_key)
+            body = _encoder.encode(
+                EventBody(event.timestamp, event.event_type, event.source, event.severity, event.data)
+            )
+        else:
+            one = batch._replace(records=len(_metrics_line.decode(line).metrics), lines=line)
+            path, key, body = f"{API}/metrics/ingest", self._key(batch.number, line), line
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        try:
+            response = self.hook.request("POST", path, content=body, headers=headers, stop=self.stop)
+        except PermanentError as error:
+            if error.status != 413:
+                raise
+            return self._halved(one, error, lambda half: self._send_lines(half, half.lines.splitlines(), given_up))
+        return self._judged(one, self._answer(response, one.records), len(body))
 
     def _answer(self, response: httpx2.Response, count: int) -> IngestAnswer:
         """A hub that has the single calls alone may answer 200 with any object, or nothing: it took all."""
@@ -293,13 +317,13 @@ class Delivery:
             return IngestAnswer(accepted=count)
         return self.hook.decode(response, IngestAnswer)
 
-    def _halved(self, batch: _Batch, error: PermanentError) -> IngestSummary:
+    def _halved(self, batch: _Batch, error: PermanentError, send: Callable[[_Batch], IngestSummary]) -> IngestSummary:
         summary = IngestSummary()
         halves = batch.halves()
         if halves is None:
             summary.refuse(f"{batch.labels()[0]}: {error}")
         for half in halves or ():
-            summary.add(self._send(half))
+            summary.add(send(half))
         return summary
 
     def _judged(self, batch: _Batch, answer: IngestAnswer, size: int) -> IngestSummary:

@@ -58,10 +58,28 @@ class AlertDetail(Alert, frozen=True, kw_only=True):
 
 
 _Label = Annotated[str, msgspec.Meta(max_length=MAX_TAG_VALUE)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose alert it is, if another system evaluates it. An episode is (system, fingerprint, starts_at).
+
+    :param starts_at: when it began to fire, Unix ms.
+    :param updated_at: when the system said what the body says, Unix ms.
+    """
+
+    system: _Name
+    fingerprint: _Name
+    starts_at: Milliseconds
+    updated_at: Milliseconds | None = None
 
 
 class ManualAlert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of ``POST /api/v1/alerts``. The fingerprint follows from the other fields unless given."""
+    """Body of ``POST /api/v1/alerts``. The fingerprint follows from the other fields unless given.
+
+    :param ends_at: when the alert of another system was over, Unix ms; it is then resolved.
+    """
 
     name: _Label
     severity: AlertSeverity
@@ -74,6 +92,8 @@ class ManualAlert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     current_value: float | None = None
     tags: Annotated[dict[str, _Label], msgspec.Meta(max_length=MAX_TAGS)] = {}
     fingerprint: str | None = None
+    origin: Origin | None = None
+    ends_at: Milliseconds | None = None
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,15 +185,16 @@ def fire(
     rule: Rule | None = None,
     series: Iterable[SeriesRef] = (),
     data_at: int | None = None,
+    timestamp: int | None = None,
     **fields: Any,
 ) -> Alert:
-    """A new alert."""
+    """A new alert; it fires since ``timestamp``, by default since now."""
     alert = Alert(
         id=secrets.token_hex(8),
         name=name,
         severity=severity,
         status="firing",
-        timestamp=transaction.now,
+        timestamp=transaction.now if timestamp is None else timestamp,
         updated_at=transaction.now,
         fingerprint=mark,
         tags=tags,
@@ -230,20 +251,43 @@ def _record(
 
 
 def post(transaction: Transaction, body: ManualAlert) -> tuple[bool, Alert]:
-    """A manual alert, and whether it is new: the same fingerprint while one is open is the same alert."""
-    fields = msgspec.structs.asdict(body)
-    mark = fields.pop("fingerprint") or fingerprint(
+    """A manual alert, and whether it is new: the same fingerprint while one is open is the same alert.
+
+    :raises Problem: 409, the fingerprint is one of a rule's.
+    """
+    if body.ends_at is not None:
+        raise Problem(400, "an alert without origin is ended by POST /alerts/{id}/resolve", pointer="/ends_at")
+    mark = body.fingerprint or fingerprint(
         body.name, body.source, body.model_id, body.environment, body.alert_type, body.tags
     )
+    states = db.rule_states.c
+    rule = transaction.connection.scalar(select(states.rule_id).where(states.fingerprint == mark).limit(1))
     alert = find_open(transaction, [mark]).get(mark)
+    if alert is not None and rule is None:
+        table = db.alerts.c
+        rule = transaction.connection.scalar(select(table.rule_id).where(table.id == alert.id))
+    if rule is not None:
+        raise Problem(409, f"this is the fingerprint of an alert of the rule {rule!r}", pointer="/fingerprint")
     if alert is None:
-        return True, fire(transaction, mark, **fields)
+        return True, fire(transaction, mark, **content(body))
+    return False, describe(transaction, alert, body)
+
+
+def content(body: ManualAlert) -> dict[str, Any]:
+    """What a body says that an alert is, apart from which one it is."""
+    apart = ("fingerprint", "origin", "ends_at")
+    return {name: getattr(body, name) for name in body.__struct_fields__ if name not in apart}
+
+
+def describe(transaction: Transaction, alert: Alert, body: ManualAlert) -> Alert:
+    """An open alert as a body says that it is now; only another severity is a transition."""
+    fields = content(body)
     severity = fields.pop("severity")
     fields["tags"] = msgspec.json.encode(body.tags, order="sorted").decode()
     touch(transaction, alert.id, **fields)
     if severity != alert.severity:
-        return False, change(transaction, alert, "severity_changed", severity=severity)
-    return False, get(transaction.connection, alert.id, transaction.now)
+        return change(transaction, alert, "severity_changed", severity=severity)
+    return get(transaction.connection, alert.id, transaction.now)
 
 
 def acknowledge(transaction: Transaction, alert_id: str, body: Acknowledgement) -> Alert:

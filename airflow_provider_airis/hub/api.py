@@ -19,7 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from airflow_provider_airis.hub import alerts as transitions
-from airflow_provider_airis.hub import pages, routing, state, users
+from airflow_provider_airis.hub import foreign, inbound, pages, routing, state, users
 from airflow_provider_airis.hub.alerts import Acknowledgement, AlertDetail, Delivery, ManualAlert
 from airflow_provider_airis.hub.auth import Tokens, require
 from airflow_provider_airis.hub.flow import Feeds, Intake
@@ -95,6 +95,7 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
     app.include_router(router)
     app.include_router(routing.router)
     app.include_router(state.router)
+    app.include_router(inbound.router)
     app.include_router(pages.router)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -427,10 +428,13 @@ async def get_alert(request: Request, alert_id: str) -> Response:
 
 @router.post("/alerts", dependencies=_alerts, **docs(Alert, ManualAlert, status=201))
 async def post_alert(request: Request) -> Response:
-    """Raise a manual alert: 201, or 200 with the one that is open under the same fingerprint."""
+    """Raise an alert: 201, or 200 with the one that is open under the same fingerprint.
+
+    With ``origin`` it is another system's: 201 for a new episode, 200 with the newest one for all that is said of it.
+    """
 
     def work(transaction: Transaction, body: ManualAlert) -> tuple[int, Alert]:
-        new, alert = transitions.post(transaction, body)
+        new, alert = (foreign if body.origin else transitions).post(transaction, body)
         return (201 if new else 200), alert
 
     return await change(request, ManualAlert, work)

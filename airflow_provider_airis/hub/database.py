@@ -112,6 +112,18 @@ Index(
     postgresql_where=alerts.c.status != "resolved",
 )
 
+# The newest episode of each alert that another system evaluates: what says something older changes nothing.
+origins = Table(
+    "origins",
+    metadata,
+    Column("system", String, primary_key=True),
+    Column("fingerprint", String, primary_key=True),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, comment="when the system said what holds, if it told"),
+    Column("ended", Boolean, nullable=False),
+    Column("alert_id", String, comment="null until its first episode is stored"),
+)
+
 alert_changes = Table(
     "alert_changes",
     metadata,
@@ -209,6 +221,16 @@ Index(
     postgresql_where=checkpoints.c.value.is_(None),
 )
 
+# Who may post signed alerts. Signatures are checked with the secrets, so they are kept as they are.
+inbound_webhooks = Table(
+    "inbound_webhooks",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("secret", String, nullable=False),
+    Column("previous", String, comment="the secret before, which stays valid"),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
 # Rows stay when a lease is over, so that its token goes on growing.
 leases = Table(
     "leases",
@@ -230,7 +252,7 @@ rule_states = Table(
     "rule_states",
     metadata,
     Column("rule_id", String, primary_key=True),
-    Column("fingerprint", String, primary_key=True),
+    Column("fingerprint", String, primary_key=True, index=True),
     Column("since", BigInteger, comment="data time since which the condition holds"),
     Column("evaluated_at", BigInteger, nullable=False, comment="data time up to which it was evaluated"),
 )

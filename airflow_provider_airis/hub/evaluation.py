@@ -230,7 +230,7 @@ class _Pass:
             return None
         known = {**group.tags, "source": group.source, "value": f"{value:g}", "threshold": f"{rule.threshold:g}"}
         labels = {name: rule.label(name, known) for name in rule.labels}
-        fields = {name: labels.pop(name) for name in _FIELDS if name in labels}
+        fields: dict[str, Any] = {name: labels.pop(name) for name in _FIELDS if name in labels}
         fields.setdefault("description", _describe(rule, value))
         return alerts.fire(
             transaction,

@@ -40,6 +40,8 @@ CAPABILITIES = {
     "events.query": True,
     "alerts": True,
     "alerts.changes": True,
+    "alerts.origin": True,
+    "inbound_webhooks": True,
     "consumers": True,
     "checkpoints": True,
     "leases": True,

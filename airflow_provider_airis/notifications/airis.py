@@ -11,6 +11,7 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_provider_airis.errors import AirisError
+from airflow_provider_airis.settings import alerts_conn_id
 
 if TYPE_CHECKING:
     from airflow_provider_airis.hooks.airis import AirisHook
@@ -29,7 +30,8 @@ class AirisNotifier(BaseNotifier):
     It does for a task's and a Dag's callbacks, and for a deadline's. What goes wrong with it is logged as an error,
     and changes nothing for the task.
 
-    :param airis_conn_id: connection of the hub; its token needs the scopes read and alerts.
+    :param airis_conn_id: connection of the hub that has the alerts, ``[airis] alerts_conn_id`` unless given;
+        its token needs the scopes read and alerts.
     :param status: ``firing`` or ``resolved``.
     :param name: the alert's; says which task or Dag failed unless given.
     :param severity: the alert's.
@@ -56,7 +58,7 @@ class AirisNotifier(BaseNotifier):
     def __init__(
         self,
         *,
-        airis_conn_id: str = "airis_default",
+        airis_conn_id: str | None = None,
         status: Literal["firing", "resolved"] = "firing",
         name: str | None = None,
         severity: AlertSeverity = "high",
@@ -71,7 +73,7 @@ class AirisNotifier(BaseNotifier):
         super().__init__(**kwargs)
         if status not in ("firing", "resolved"):
             raise ValueError(f"status: {status!r} is neither 'firing' nor 'resolved'")
-        self.airis_conn_id = airis_conn_id
+        self.airis_conn_id = airis_conn_id or alerts_conn_id()
         self.status = status
         self.name = name
         self.severity = severity

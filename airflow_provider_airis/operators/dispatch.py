@@ -17,7 +17,7 @@ from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.routes import Routes, RoutesError
-from airflow_provider_airis.settings import option, options, value
+from airflow_provider_airis.settings import alerts_conn_id, option, options, value
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -41,7 +41,7 @@ class AirisDispatchOperator(BaseOperator):
     hub, the others are delivered, and the task fails at its end.
 
     :param system: stem of an outbound system of the catalog. Its place in the feed is ``<consumer>-<system>``.
-    :param airis_conn_id: connection of the hub.
+    :param airis_conn_id: connection of the hub that has the alerts, ``[airis] alerts_conn_id`` unless given.
     :param linger_s: seconds without a change after which the task ends; until then the next one needs no task's start.
         The system's option unless given.
     :param max_run_s: seconds after which it ends in any case.
@@ -55,14 +55,14 @@ class AirisDispatchOperator(BaseOperator):
         self,
         *,
         system: str,
-        airis_conn_id: str = "airis_default",
+        airis_conn_id: str | None = None,
         linger_s: float | None = None,
         max_run_s: float = 600,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.system = system
-        self.airis_conn_id = airis_conn_id
+        self.airis_conn_id = airis_conn_id or alerts_conn_id()
         self.linger_s = linger_s
         self.max_run_s = max_run_s
         self._run: Run | None = None

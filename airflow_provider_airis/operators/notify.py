@@ -18,7 +18,7 @@ from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.records import Alert, Notification
 from airflow_provider_airis.routes.groups import FAILED
-from airflow_provider_airis.settings import ChannelOptions
+from airflow_provider_airis.settings import ChannelOptions, alerts_conn_id
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
@@ -36,7 +36,7 @@ class NotifyOperator(BaseOperator):
 
     :param alert_id: the alert's id at the hub.
     :param target: whom within the system; part of the ledger's key.
-    :param airis_conn_id: connection of the hub.
+    :param airis_conn_id: connection of the hub that has the alerts, ``[airis] alerts_conn_id`` unless given.
     :param conn_id: the receiver's connection, where a target is none.
     :param options: the system's own options, by name; those of ``airflow.cfg`` unless given.
 
@@ -59,7 +59,7 @@ class NotifyOperator(BaseOperator):
         *,
         alert_id: str,
         target: str,
-        airis_conn_id: str = "airis_default",
+        airis_conn_id: str | None = None,
         conn_id: str | None = None,
         options: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -67,7 +67,7 @@ class NotifyOperator(BaseOperator):
         super().__init__(**kwargs)
         self.alert_id = alert_id
         self.target = target
-        self.airis_conn_id = airis_conn_id
+        self.airis_conn_id = airis_conn_id or alerts_conn_id()
         self.conn_id = conn_id
         self.options = options
 

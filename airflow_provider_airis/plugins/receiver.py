@@ -27,7 +27,7 @@ from airflow_provider_airis.errors import AirisError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.receive.actions import UnknownAlertError, perform
 from airflow_provider_airis.receive.base import Action, Handler, Refused
-from airflow_provider_airis.settings import option
+from airflow_provider_airis.settings import alerts_conn_id, option
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -187,7 +187,7 @@ class Receiver:
     def _known_hub(self) -> AirisHook:
         until, hub = self._hub
         if until < time.monotonic():
-            hub = AirisHook(timeout=10, retries=1, system="receive")
+            hub = AirisHook(alerts_conn_id(), timeout=10, retries=1, system="receive")
             self._hub = time.monotonic() + KNOWN_S, hub
         return hub
 

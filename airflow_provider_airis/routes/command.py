@@ -117,9 +117,10 @@ def _ask(options: argparse.Namespace, what: Callable[[AirisHook], None]) -> int:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     from airflow_provider_airis.hooks.airis import AirisHook
+    from airflow_provider_airis.settings import alerts_conn_id
 
     try:
-        with AirisHook(options.conn_id) as hub:
+        with AirisHook(options.conn_id or alerts_conn_id()) as hub:
             what(hub)
     except (AirisError, AirflowNotFoundException) as error:
         print(error, file=sys.stderr)

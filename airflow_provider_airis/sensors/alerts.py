@@ -13,6 +13,7 @@ from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.records import ChangeType
+from airflow_provider_airis.settings import alerts_conn_id
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger, AlertFeed
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class AirisAlertSensor(BaseSensorOperator):
 
     No parameter is templated, since no worker renders it.
 
-    :param airis_conn_id: connection of the hub.
+    :param airis_conn_id: connection of the hub that has the alerts, ``[airis] alerts_conn_id`` unless given.
     :param consumer: whose place; if None the connection's ``consumer``, with matchers
         ``<connection's consumer>-<dag_id>.<task_id>``.
     :param system: stem of an outbound system, if it is the place of what is delivered there; not with matchers.
@@ -51,7 +52,7 @@ class AirisAlertSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        airis_conn_id: str = "airis_default",
+        airis_conn_id: str | None = None,
         consumer: str | None = None,
         system: str | None = None,
         matchers: str | Sequence[str] | None = None,
@@ -62,7 +63,7 @@ class AirisAlertSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         if matchers is not None and system is not None:
             raise ValueError("system: the place of a dispatch is not moved by matchers; name a consumer")
-        self.airis_conn_id = airis_conn_id
+        self.airis_conn_id = airis_conn_id or alerts_conn_id()
         self.consumer = consumer
         self.system = system
         self.matchers = matchers
@@ -71,7 +72,8 @@ class AirisAlertSensor(BaseSensorOperator):
         self.alert_id: str | None = None
         if matchers is not None:
             self.operator_extra_links = (AirisAlertLink(),)
-        trigger, arguments = AirisAlertTrigger(airis_conn_id, consumer, system, matchers, changes, catchup).serialize()
+        asked = AirisAlertTrigger(self.airis_conn_id, consumer, system, matchers, changes, catchup)
+        trigger, arguments = asked.serialize()
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=trigger,
             trigger_kwargs=arguments,

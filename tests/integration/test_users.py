@@ -223,7 +223,8 @@ def test_events_come_back_newest_first(hook, source):
 
 
 def test_a_hub_that_takes_a_part_for_the_whole_is_sent_no_further_one(connect, source):
-    with Replay([{"request": {"method": "POST"}, "response": {"json": {}}}] * 3) as simple:
+    offers = {"request": {"method": "GET"}, "response": {"json": {"capabilities": {"integrations.user-sync": True}}}}
+    with Replay([offers] + [{"request": {"method": "POST"}, "response": {"json": {}}}] * 3) as simple:
         connect("simple", conn_type="airis", host=simple.url, password="simple-token", extra={"compression": "none"})
         with AirisHook("simple") as hook:
             with pytest.raises(PermanentError, match=r"took part 1 of the user sync .* for the whole of it"):

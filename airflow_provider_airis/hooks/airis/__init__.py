@@ -7,10 +7,10 @@ from airflow_provider_airis.hooks.airis.hook import (
     EventChange,
     Place,
     SeriesRef,
-    UserSyncSummary,
 )
 from airflow_provider_airis.hooks.airis.leases import Lease, Leases
 from airflow_provider_airis.hooks.airis.metrics import LastPoint, Metrics
+from airflow_provider_airis.hooks.airis.users import UserSyncSummary
 
 __all__ = [
     "AirisHook",

@@ -8,7 +8,6 @@ from contextlib import closing
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from hashlib import blake2b
 from time import time
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -17,12 +16,15 @@ from uuid import uuid4
 import msgspec
 from msgspec.structs import replace
 
-from airflow_provider_airis.errors import LeaseLostError, PermanentError, RetryableError
+from airflow_provider_airis.errors import LeaseLostError, PermanentError
 from airflow_provider_airis.hooks.airis.checkpoints import Checkpoints
 from airflow_provider_airis.hooks.airis.leases import FENCE, Lease, Leases
 from airflow_provider_airis.hooks.airis.metrics import Metrics
+from airflow_provider_airis.hooks.airis.offers import describe, lacking
+from airflow_provider_airis.hooks.airis.users import Users, UserSyncSummary
+from airflow_provider_airis.hooks.airis.webhooks import Webhooks
 from airflow_provider_airis.hooks.base import RETRIES
-from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, KEPT_REFUSALS, Delivery, IngestSummary
+from airflow_provider_airis.hooks.delivery import API, GZIP_LEVEL, Delivery, IngestSummary
 from airflow_provider_airis.hooks.http import HttpHook, T
 from airflow_provider_airis.hooks.pagers import Cursor
 from airflow_provider_airis.records import (
@@ -31,7 +33,6 @@ from airflow_provider_airis.records import (
     AlertSeverity,
     AlertStatus,
     Event,
-    IngestAnswer,
     LogEntry,
     Metric,
     Notification,
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_airis.routes.matching import Matcher, Operator, Silence
 
-SYNC_USERS = 1_000
-# Of their groups and attributes; what else a user has is short, and a hub may take no more than some MB.
-SYNC_CHARS = 3_000_000
 LOG_ENTRIES = 1_000
 
 
@@ -122,42 +120,6 @@ class _EventChanges(msgspec.Struct):
     sequence: int
 
 
-class _UserSyncAnswer(IngestAnswer, frozen=True):
-    applied: bool = True
-    created: int = 0
-    updated: int = 0
-    deactivated: int = 0
-
-
-class UserSyncSummary(msgspec.Struct):
-    """What became of a sync of users.
-
-    :param users: whom the hub took, ``duplicates`` of them unchanged.
-    :param rejected: whom it refused; ``refusals`` names the first of them with the reason.
-    """
-
-    users: int = 0
-    created: int = 0
-    updated: int = 0
-    deactivated: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-    calls: int = 0
-    refusals: list[str] = []
-
-    def add(self, part: Sequence[User], answer: _UserSyncAnswer) -> None:
-        """Count what became of a part."""
-        self.users += answer.accepted
-        self.calls += 1
-        self.rejected += len(answer.rejected)
-        for refusal in answer.rejected[: KEPT_REFUSALS - len(self.refusals)]:
-            place, _, field = refusal.pointer.removeprefix("/data/users/").partition("/")
-            who = part[int(place)].username if place.isdecimal() and int(place) < len(part) else refusal.pointer
-            self.refusals.append(f"{who}: /{field}: {refusal.detail}")
-        for count in ("created", "updated", "deactivated", "duplicates"):
-            setattr(self, count, getattr(self, count) + getattr(answer, count))
-
-
 class AirisHook(HttpHook):
     """An AIRIS-MON hub.
 
@@ -188,15 +150,36 @@ class AirisHook(HttpHook):
         self.fence: Lease | None = None
 
     def check(self) -> str:
-        """Ask for its health, then with the token for what it offers."""
-        health = self.decode(self.request("GET", self.health_path, retry=False), dict[str, Any])
+        """Ask for its health, and with the token for what it offers; if it has neither call, deliver nothing."""
         try:
-            version = self.capabilities(retry=False).get("version", "")
+            health = self.decode(self.request("GET", self.health_path, retry=False), dict[str, Any]).get("status", "up")
+        except PermanentError as error:
+            if error.status not in (404, 405):
+                raise
+            health = ""
+        answer: dict[str, Any] = {}
+        try:
+            answer = self.capabilities(retry=False)
         except PermanentError as error:
             if error.status != 403:  # a token for ingest alone may not ask
                 raise
-            version = ""
-        return f"{self.hook_name} {version} at {self.base_url} is {health.get('status', 'up')}, accepts the token"
+        else:
+            if not answer:
+                self._deliver_nothing()
+        about = f"{self.hook_name} {answer.get('version', '')}".rstrip() + f" at {self.base_url}"
+        said = f"{about} is {health}, accepts the token" if health else f"{about} accepts the token"
+        if answer or not health:
+            offered = self.converted(answer["capabilities"], dict[str, bool]) if "capabilities" in answer else None
+            said += f". {more}" if (more := describe(offered)) else ""
+        return said
+
+    def _deliver_nothing(self) -> None:
+        body = {"timestamp": round(time() * 1000), "source": "airflow", "metrics": []}
+        try:
+            self.request("POST", f"{API}/metrics/ingest", json=body, retry=False)
+        except PermanentError as error:
+            if error.status not in (400, 422):  # it may want a point, and has then seen the token
+                raise
 
     @property
     def consumer(self) -> str:
@@ -232,6 +215,11 @@ class AirisHook(HttpHook):
     def metrics(self) -> Metrics:
         """What the hub knows of metrics."""
         return Metrics(self)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Who is told of what happens, and whose posts are taken."""
+        return Webhooks(self)
 
     @cached_property
     def _offered(self) -> dict[str, bool] | None:
@@ -309,51 +297,16 @@ class AirisHook(HttpHook):
         The hub puts the sync into force when its last part has arrived, which is sent only once ``users`` has ended:
         if that raises, the directory stays as it was. A full sync deactivates whom it does not name.
 
+        A hub that offers no more than its document is sent the six fields that this names, a full sync in one body.
+
         :param sync_id: names this sync; its repetition needs the same users or another name.
         :param timestamp: when the directory was read, Unix ms.
         :param deleted: ids or usernames that a delta deactivates; read after ``users``.
-        :raises PermanentError: the hub has no directory, or refuses the sync as a whole.
+        :raises PermanentError: the hub has no directory, refuses the sync as a whole, or cannot be told who left.
         """
-        summary = UserSyncSummary()
-        part: list[User] = []
-        number, size = 1, 0
-
-        def send(last: bool) -> None:
-            data: dict[str, Any] = {"users": part, "sync_type": sync_type}
-            if number > 1 or not last:
-                data |= {"sync_id": sync_id, "part": number, "last": last}
-            if last and (gone := list(deleted)):
-                data["deleted"] = gone
-            body = {"event_type": "user_sync", "source": source, "timestamp": timestamp, "data": data}
-            content, headers = self.encoded(body)
-            headers["Idempotency-Key"] = blake2b(f"{source}\n{sync_id}\n{number}".encode(), digest_size=16).hexdigest()
-            path = f"{API}/integrations/user-sync"
-            response = self.request("POST", path, content=content, headers=headers)
-            # A hub may also answer 200 with nothing, or with any object: it took all.
-            counted = b'"accepted"' in response.content
-            answer = self.decode(response, _UserSyncAnswer) if counted else _UserSyncAnswer(accepted=len(part))
-            self._check_part(answer, sync_id, number, last=last)
-            summary.add(part, answer)
-
-        for user in users:
-            if len(part) == SYNC_USERS or size > SYNC_CHARS:
-                send(last=False)
-                part, number, size = [], number + 1, 0
-            part.append(user)
-            size += len(user.dn or "") + sum(map(len, user.groups)) + sum(map(len, user.attributes.values()))
-        send(last=True)
-        return summary
-
-    def _check_part(self, answer: _UserSyncAnswer, sync_id: str, number: int, *, last: bool) -> None:
-        """A sync is in force with its last part, neither earlier nor later."""
-        asked = f"{self.hook_name} (connection {self.conn_id})"
-        if last and not answer.applied:
-            raise RetryableError(f"{asked} lacks parts of the user sync {sync_id}")
-        if answer.applied and not last:
-            raise PermanentError(
-                f"{asked} took part {number} of the user sync {sync_id} for the whole of it: "
-                f"it does not take directories of more than {SYNC_USERS:,} users"
-            )
+        return Users(self).sync(
+            users, source=source, sync_type=sync_type, sync_id=sync_id, timestamp=timestamp, deleted=deleted
+        )
 
     def users(
         self, *, source: str | None = None, active: bool | None = None, email: str | None = None
@@ -362,14 +315,7 @@ class AirisHook(HttpHook):
 
         :param email: in capitals or not.
         """
-        known = None if active is None else str(active).lower()
-        params = {"source": source, "active": known, "email": email, "limit": 5000}
-        for user in self.pages(f"{API}/users", params=params, items="users"):
-            # A hub may not know these parameters.
-            its = user.get("source", source) == (source or user.get("source"))
-            its &= active is None or user.get("active", active) is active
-            if its and (email is None or str(user.get("email") or "").lower() == email.lower()):
-                yield user
+        return Users(self).list(source=source, active=active, email=email)
 
     def alerts(
         self,
@@ -663,6 +609,9 @@ class AirisHook(HttpHook):
         try:
             return super()._checked(response, path)
         except PermanentError as error:
+            if error.status in (404, 405) and (reason := lacking(path)):
+                asked = self._asked(response.request.method, path)
+                raise PermanentError(f"{asked} answered {error.status}: {reason}", status=error.status) from error
             if error.status == 409 and error.pointer == f"/{FENCE}":
                 raise LeaseLostError(str(error), pointer=error.pointer, detail=error.detail, status=409) from error
             raise

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from airflow_provider_airis.errors import CheckpointConflictError, PermanentError
+from airflow_provider_airis.errors import CheckpointConflictError, PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ def _read(key: str) -> Checkpoint | None:
 
     text = Variable.get(key, default=None)
     if text is None:
+        # Airflow says so too, with a line in the log, if it could not ask.
+        if hasattr(Variable, "keys") and key in Variable.keys(key):
+            raise RetryableError(f"the Airflow Variable {key} is there, but could not be read: the task's log says why")
         return None
     try:
         kept = msgspec.json.decode(text, type=_Kept)
