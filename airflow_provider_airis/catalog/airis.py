@@ -56,5 +56,12 @@ ROW = System(
             "by itself to the systems of its severity.",
             "/opt/airflow/routes.yaml",
         ),
+        Option(
+            "docs_url",
+            "string",
+            "",
+            "Where this documentation is published for your users; the Dags' descriptions lead there.",
+            "https://docs.example.com/airis",
+        ),
     ),
 )
