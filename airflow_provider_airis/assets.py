@@ -1,4 +1,4 @@
-"""The hub's alerts as assets, which Dags are scheduled by.
+"""The hub's alerts, and the data that has come into it, as assets, which Dags are scheduled by.
 
 See https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/event-scheduling.html
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult
 
 import msgspec
@@ -59,6 +59,20 @@ def alerts(
     return Asset(name=f"airis-alerts-{name}", uri=f"airis://alerts/{name}", group="airis", watchers=[watcher])
 
 
+def synced(system: str, dag: Literal["sync", "reconcile"] = "sync") -> Asset:
+    """The asset ``airis://sync/<system>``, which has an event whenever a task has brought a window into the hub.
+
+    The event's extra is the task's summary ``{window, points, rejected, …}``, and which part of the system it has read,
+    ``{part: {region_name: "eu-west-1", …}}``. A task that fails, or a part of which does, has no event. A run may lack
+    some of the events that came while it was being created (see https://github.com/apache/airflow/issues/56050): take
+    them as a wake-up, and ask the hub for what is there.
+
+    :param system: stem of a source, ``sagemaker``.
+    :param dag: ``sync``, or ``reconcile`` for the whole days.
+    """
+    return Asset(name=f"airis-{dag}-{system}", uri=f"airis://{dag}/{system}", group="airis")
+
+
 def told(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict[str, Any]]:
     """The alerts that a run was started for, each once as it was last, in the order in which they were first told.
 
@@ -92,10 +106,13 @@ def firing(asset: Asset) -> list[dict[str, Any]]:
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Accept ``airis://alerts/<name>``.
+    """Accept ``airis://alerts/<name>``, ``airis://sync/<system>`` and ``airis://reconcile/<system>``.
 
     :raises ValueError: it is something else.
     """
-    if uri.netloc.lower() != "alerts" or not _NAME.fullmatch(uri.path.strip("/")) or uri.query:
-        raise ValueError(f"{uri.geturl()!r} is no asset of AIRIS-MON; one looks like airis://alerts/<name>")
-    return uri._replace(netloc="alerts", path=f"/{uri.path.strip('/')}")
+    kind = uri.netloc.lower()
+    if kind not in ("alerts", "sync", "reconcile") or not _NAME.fullmatch(uri.path.strip("/")) or uri.query:
+        raise ValueError(
+            f"{uri.geturl()!r} is no asset of AIRIS-MON; one looks like airis://alerts/<name> or airis://sync/<system>"
+        )
+    return uri._replace(netloc=kind, path=f"/{uri.path.strip('/')}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import groupby, product
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -141,7 +141,7 @@ def plan(
     start, end = (datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (first, last + timedelta(days=1)))
     windows = list(Window.between(start, end).split(DAY_S))
     planned, kept = [], set[date]()
-    for task in _tasks(dag_id, conn_id, parts):
+    for task in _tasks(system, conn_id, parts):
         readings = _planned(system, task, windows)
         kept |= {_day(reading) for reading in readings if reading.period_s}
         planned.append(_part(task, readings))
@@ -188,33 +188,28 @@ def _day(reading: Reading) -> date:
     return from_ms(reading.window.start).date()
 
 
-def _tasks(dag_id: str, conn_id: str | None, parts: Mapping[str, Sequence[str]]) -> Iterator[Task]:
+def _tasks(system: System, conn_id: str | None, parts: Mapping[str, Sequence[str]]) -> Iterator[Task]:
     """The tasks that a run of the shipped Dag would map, as its configuration says."""
-    from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk import DAG
 
-    from airflow_provider_airis.dag_bundle import AirisDagBundle
+    from airflow_provider_airis.shipped import collect
 
-    folder = AirisDagBundle(name="airis").path
-    bag = DagBag(folder / f"{dag_id}.py", bundle_path=folder)
-    if dag_id not in bag.dags:
-        raise PermanentError(f"{dag_id} cannot be loaded: {'; '.join(bag.import_errors.values()) or 'no such Dag'}")
+    with DAG(dag_id=system.dags["reconcile"], schedule=None):
+        task = collect(system, "reconcile")
     unused = set(parts)
-    for task in bag.dags[dag_id].tasks:
-        mapped = getattr(task, "expand_input", None)
-        for row in [{}] if mapped is None else _rows(mapped.value, parts, unused):
-            operator: Any = task if mapped is None else task.unmap(row)
-            if conn_id is not None:
-                (name,) = {field for field in operator.template_fields if field.endswith("conn_id")} - {"airis_conn_id"}
-                setattr(operator, name, conn_id)
-            yield Task(operator, row)
+    mapped = getattr(task, "expand_input", None)
+    for row in [{}] if mapped is None else _rows(mapped.value, parts, unused):
+        operator: Any = task if mapped is None else task.unmap(row)
+        if conn_id is not None:
+            (name,) = {field for field in operator.template_fields if field.endswith("conn_id")} - {"airis_conn_id"}
+            setattr(operator, name, conn_id)
+        yield Task(operator, row)
     if unused:
-        raise PermanentError(f"{dag_id} does not read by {', '.join(sorted(unused))}")
+        raise PermanentError(f"{system.dags['reconcile']} does not read by {', '.join(sorted(unused))}")
 
 
-def _rows(value: Any, parts: Mapping[str, Sequence[str]], unused: set[str]) -> list[dict[str, Any]]:
-    """The mapped arguments, a row a task: of ``expand``, every combination; of ``expand_kwargs``, as they are."""
-    if isinstance(value, Mapping):
-        value = [dict(zip(value, row, strict=True)) for row in product(*value.values())]
+def _rows(value: list[dict[str, Any]], parts: Mapping[str, Sequence[str]], unused: set[str]) -> list[dict[str, Any]]:
+    """The mapped arguments, a row a task, with what is asked for in place of what is configured."""
     for option, wanted in parts.items():
         names = {name for row in value for name in row if name.startswith(option)}
         if names:
@@ -222,7 +217,7 @@ def _rows(value: Any, parts: Mapping[str, Sequence[str]], unused: set[str]) -> l
             rest = [{name: row[name] for name in row if name not in names} for row in value]
             distinct = [row for place, row in enumerate(rest) if row not in rest[:place]]
             value = [{**row, name: item} for row in distinct for name in names for item in wanted]
-    return list(value)
+    return value
 
 
 def _days(first: date, last: date) -> str:

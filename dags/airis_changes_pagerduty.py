@@ -8,14 +8,14 @@ from airflow.sdk import DAG
 
 from airflow_provider_airis.operators.pagerduty import AirisChangesToPagerDutyOperator
 from airflow_provider_airis.settings import option
+from airflow_provider_airis.shipped import described, limit
 
 with DAG(
     dag_id="airis_changes_pagerduty",
     schedule="*/5 * * * *",
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 3},
-    tags=["airis", "pagerduty"],
-    doc_md=__doc__,
+    default_args={"retries": 3, "execution_timeout": limit("pagerduty", "changes")},
+    **described("pagerduty", "changes", __doc__),
 ):
     AirisChangesToPagerDutyOperator(task_id="changes", pagerduty_events_conn_id=option("pagerduty", "target"))

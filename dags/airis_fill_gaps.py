@@ -5,7 +5,7 @@ points before and after: that is an outage of the collection. No traffic is none
 Starts the run `gapfill__<day>` of `airis_reconcile_<system>` for each of these days.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator  # noqa: TID253
 from airflow.sdk import DAG
@@ -18,8 +18,10 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 3},
-    tags=["airis"],
+    default_args={"retries": 3, "execution_timeout": timedelta(hours=1)},
+    dag_display_name="AIRIS-MON: fill gaps",
+    description="Finds the gaps that outages have left in the hub, and reads those days again, once.",
+    tags=["airis", "AIRIS-MON", "inbound"],
     doc_md=__doc__,
 ):
     find = AirisFindGapsOperator(task_id="find")

@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS, System
+from airflow_provider_airis.catalog.dags import about
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"(<!-- table:(\w+)(?: (\w+))? -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -177,12 +178,26 @@ def events(_: Path, stem: str | None) -> str:
 
 
 def dags(_: Path, __: str | None) -> str:
-    """The shipped Dags with the first sentence of what they say of themselves."""
-    rows = []
-    for path in sorted((ROOT / "dags").glob("*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text())) or ""
-        rows.append((f"`{path.stem}`", " ".join(text.split("\n\n")[0].split())))
-    return table(("Dag", "What it does"), rows)
+    """The shipped Dags with what the row, or the file of a Dag of its own, says of them."""
+    said = [about(system, kind) for system in SYSTEMS for kind in system.dags]
+    rows = {one.dag_id: one.description for one in said}
+    for path in (ROOT / "dags").glob("*.py"):
+        # The files that are named after a kind make a Dag for each row.
+        if path.stem.removeprefix("airis_") not in {kind for system in SYSTEMS for kind in system.dags}:
+            text = ast.get_docstring(ast.parse(path.read_text())) or ""
+            rows.setdefault(path.stem, " ".join(text.split("\n\n")[0].split()))
+    return table(("Dag", "What it does"), ((f"`{dag_id}`", rows[dag_id]) for dag_id in sorted(rows)))
+
+
+def limits(_: Path, __: str | None) -> str:
+    """How long a task of each shipped Dag may take."""
+    by: dict[str, list[str]] = {}
+    for system in SYSTEMS:
+        for kind in system.dags:
+            said = about(system, kind)
+            by.setdefault(f"{said.limit.total_seconds() / 60:g} minutes", []).append(f"`{said.dag_id}`")
+    rows = sorted(by.items(), key=lambda row: float(row[0].split()[0]))
+    return table(("A task may take", "In"), ((limit, ", ".join(dag_ids)) for limit, dag_ids in rows))
 
 
 TABLES: dict[str, Callable[[Path, str | None], str]] = {
@@ -194,6 +209,7 @@ TABLES: dict[str, Callable[[Path, str | None], str]] = {
     "dimensions": dimensions,
     "events": events,
     "dags": dags,
+    "limits": limits,
 }
 
 

@@ -64,5 +64,12 @@ ROW = System(
             "Name a companion hub if AIRIS-MON itself has no change feed.",
             "airis_alerts",
         ),
+        Option(
+            "docs_url",
+            "string",
+            "",
+            "Where this documentation is published for your users; the Dags' descriptions lead there.",
+            "https://docs.example.com/airis",
+        ),
     ),
 )

@@ -16,6 +16,6 @@ ROW = System(
     tested_against="a server of our own that checks what the Events API v2 checks",
     channel=Channel(target="pagerduty_events_default", severities=("critical", "high")),
     webhook=Webhook(),
-    export=Export("changes"),
+    export=Export("changes", "what was deployed, as change events: aliases that were moved in MLflow"),
     events=(EventSpec("alert_assigned", "Somebody has reassigned an alert's incident: by whom, and to whom."),),
 )

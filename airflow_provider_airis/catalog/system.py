@@ -212,9 +212,11 @@ class Export:
     """What the hub holds and is no alert is sent to the system.
 
     :param what: names the Dag, ``airis_<what>_<stem>``.
+    :param summary: what is sent, as a line of the documentation.
     """
 
     what: str
+    summary: str
     options: tuple[Option, ...] = ()
 
 

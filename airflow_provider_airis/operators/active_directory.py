@@ -183,6 +183,15 @@ class ActiveDirectoryToAirisOperator(CollectOperator):
         self.shown = shown
         self._dry_run = dry_run
 
+    @classmethod
+    def mapped(cls, common: dict[str, Any], mapped: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        """A task a connection. The source of ``ldap_default`` is the option's; another's has its name behind it."""
+        source, default = common.pop("source"), BY_STEM[cls.system].default_conn_id
+        return [
+            {"ldap_conn_id": conn_id, "source": source if conn_id == default else f"{source}-{conn_id}"}
+            for conn_id in mapped["ldap_conn_id"]
+        ]
+
     def collect(self, window: Window) -> Iterator[User]:  # type: ignore[override]  # noqa: ARG002
         """Yield every user of the directory, as a full sync reads them."""
         from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook
@@ -574,23 +583,6 @@ class _Reader:
         days = _int(entry.text("shadowExpire"))
         locked_for_good = entry.text("pwdAccountLockedTime") == "000001010000Z"
         return not locked_for_good, days * _DAY_MS if days is not None and days > 0 else None
-
-
-def configured() -> list[dict[str, Any]]:
-    """The arguments of each mapped task of the shipped Dags, from the section ``[airis_active_directory]``.
-
-    The source of ``ldap_default`` is the option's, that of another connection has the connection's name behind it.
-    """
-    from airflow_provider_airis.settings import source_arguments
-
-    stem, default = ActiveDirectoryToAirisOperator.system, "ldap_default"
-
-    shared, mapped = source_arguments(BY_STEM[stem], "sync")
-    source = shared["source"]
-    return [
-        {**shared, "ldap_conn_id": conn_id, "source": source if conn_id == default else f"{source}-{conn_id}"}
-        for conn_id in mapped["ldap_conn_id"]
-    ]
 
 
 def _key(one: str) -> bytes:

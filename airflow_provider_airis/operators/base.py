@@ -6,9 +6,10 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from airflow.sdk import BaseOperator, timezone
+from airflow.sdk import Asset, BaseOperator, timezone
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, System
@@ -148,7 +149,25 @@ class CollectOperator(BaseOperator):
         for refusal in delivered.refusals:
             self.log.warning("Refused: %s", refusal)
         self._judge(delivered.records, delivered.figures["rejected"])
+        self._announce(context, summary)
         return summary
+
+    def _announce(self, context: Context, summary: dict[str, Any]) -> None:
+        """Say in the event of each ``airis://`` outlet what was brought."""
+        source = self.row.source
+        names = [option.argument or option.name for option in source.options if option.maps] if source else []
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset) and outlet.uri.startswith("airis://"):
+                part = {name: getattr(self, name) for name in names}
+                context["outlet_events"][outlet].extra.update(summary | {"part": part})
+
+    @classmethod
+    def mapped(cls, common: dict[str, Any], mapped: dict[str, list[Any]]) -> list[dict[str, Any]]:  # noqa: ARG003
+        """The arguments of each mapped task of the shipped Dags, from the options that map: every combination.
+
+        :param common: arguments that all tasks have; what is mapped instead is taken out.
+        """
+        return [dict(zip(mapped, row, strict=True)) for row in product(*mapped.values())]
 
     def deliver(self, hub: AirisHook, window: Window, delivery: str) -> Delivered:
         """Send what :meth:`collect` yields; a system whose records are no metrics and events has its own way.

@@ -21,6 +21,7 @@ MODULES = (
     "airflow_provider_airis.hooks.airis",
     "airflow_provider_airis.operators.dispatch",
     "airflow_provider_airis.sensors.alerts",
+    "airflow_provider_airis.shipped",
     "httpcore2",
     "jinja2.ext",
 )

@@ -104,8 +104,6 @@ def test_one_word_everywhere(system: System):
         assert hasattr(importlib.import_module(module), name)
     assert (ROOT / f"docs/systems/{system.stem}.md").is_file()
     assert (ROOT / f"tests/fixtures/{system.stem}").is_dir()
-    for dag_id in system.dags.values():
-        assert (ROOT / f"dags/{dag_id}.py").is_file()
     if system.requires:
         assert system.stem in PYPROJECT["project"]["optional-dependencies"]
 

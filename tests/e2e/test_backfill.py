@@ -174,8 +174,8 @@ def backfill(tmp_path: Path, connect: Callable[..., str]) -> Iterator[Backfill]:
             Server("sandbox.sagemaker", "--endpoints", "2", "--regions", REGION, *span) as source,
         ):
             (airflow.home / "dags").mkdir()
-            for dag_id in (RECONCILE, FILL):
-                shutil.copy(ROOT / f"dags/{dag_id}.py", airflow.home / "dags")
+            for name in ("airis_reconcile", "airis_fill_gaps"):
+                shutil.copy(ROOT / f"dags/{name}.py", airflow.home / "dags")
             airflow.finish(migration)
             airflow.start("api-server", "dag-processor")
             airflow.wait()
@@ -183,7 +183,7 @@ def backfill(tmp_path: Path, connect: Callable[..., str]) -> Iterator[Backfill]:
             for conn_id, fields in rows.items():
                 airflow.call("POST", "/connections", json={"connection_id": conn_id, **fields})
                 connect(conn_id, **fields)
-            until(lambda: airflow.call("GET", "/dags")["total_entries"] == 2)
+            until(lambda: {RECONCILE, FILL} <= {dag["dag_id"] for dag in airflow.call("GET", "/dags")["dags"]})
             this = Backfill(airflow, hub, source, history)
             try:
                 yield this

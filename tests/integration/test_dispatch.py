@@ -691,14 +691,15 @@ def test_the_trigger_and_its_sensor_are_what_the_triggerer_starts():
 
 # As a scheduler, then as the task that it forks; prints what the task had to load.
 LOADS = """
-import sys
+import os, sys
 from pathlib import Path
 from runpy import run_path
 from airflow.jobs.job import Job
 Job()
 before = set(sys.modules)
 for system in sys.argv[2:]:
-    names = run_path(str(Path(sys.argv[1]) / f"airis_dispatch_{system}.py"))
+    os.environ["_AIRFLOW_PARSING_CONTEXT_DAG_ID"] = f"airis_dispatch_{system}"
+    names = run_path(str(Path(sys.argv[1]) / "airis_dispatch.py"))
     operator = names["AirisDispatchOperator"](task_id="deliver", system=system, linger_s=0)
     operator.execute({})
 ours = ("airflow_provider_airis", "airflow", "httpx2", "httpcore2", "slack_sdk", "aiohttp", "jinja2")

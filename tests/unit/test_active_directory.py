@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook, Entry, Root
 from airflow_provider_airis.hooks.ldap_answers import receive
@@ -18,8 +19,8 @@ from airflow_provider_airis.operators.active_directory import (
     _generalized,
     _key,
     _Reader,
-    configured,
 )
+from airflow_provider_airis.settings import source_arguments
 from tests.ldap_peer import _message, _result, _text, _tlv
 
 GUID = uuid.UUID("781d1d06-8fad-4661-ae9a-dacf51527991")
@@ -174,7 +175,8 @@ def test_what_is_no_answer_is_an_error(content, error):
 def test_each_connection_is_a_directory_of_its_own(monkeypatch):
     monkeypatch.setenv("AIRFLOW__AIRIS_ACTIVE_DIRECTORY__CONNECTIONS", "ldap_default, ldap_subsidiary")
     monkeypatch.setenv("AIRFLOW__AIRIS_ACTIVE_DIRECTORY__ATTRIBUTES", '{"phone": "telephoneNumber"}')
-    first, second = configured()
+    common, mapped = source_arguments(BY_STEM["active_directory"], "sync")
+    first, second = (row | common for row in ActiveDirectoryToAirisOperator.mapped(common, mapped))
     assert (first["ldap_conn_id"], first["source"]) == ("ldap_default", "active_directory")
     assert (second["ldap_conn_id"], second["source"]) == ("ldap_subsidiary", "active_directory-ldap_subsidiary")
     assert first["attributes"] == {"phone": "telephoneNumber"}

@@ -96,15 +96,16 @@ def test_the_dags_map_a_task_to_each_connection_and_region(name: str, live: bool
         monkeypatch.setenv(f"AIRFLOW__AIRIS_SAGEMAKER__{option}", value)
     monkeypatch.setenv("AIRFLOW__AIRIS_SAGEMAKER__JOBS", "training")
     folder = Path(__file__).resolve().parents[2] / "dags"
-    bag = DagBag(folder / f"airis_{name}_sagemaker.py", bundle_path=folder)
+    bag = DagBag(folder / f"airis_{name}.py", bundle_path=folder)
     [task] = bag.dags[f"airis_{name}_sagemaker"].tasks
     assert isinstance(task, MappedOperator)
-    assert task.expand_input.value == {
-        "aws_conn_id": ["aws_main", "aws_research"],
-        "region_name": ["us-east-1", "eu-west-1"],
-    }
+    assert task.expand_input.value == [
+        {"aws_conn_id": conn_id, "region_name": region}
+        for conn_id in ("aws_main", "aws_research")
+        for region in ("us-east-1", "eu-west-1")
+    ]
     one = task.unmap({"aws_conn_id": "aws_research", "region_name": "eu-west-1"})
-    assert task.map_index_template == "{{ task.aws_conn_id }} {{ task.region_name }}"
+    assert task.map_index_template == "{{ task.aws_conn_id or 'default' }} {{ task.region_name or 'default' }}"
     assert (one.lookback_s, one.silent_every_s) == ((900, 900) if live else (0, 0))
     assert one.jobs == ["training"]
     assert one.dimensions == ["EndpointName/VariantName", "InferenceComponentName"]
