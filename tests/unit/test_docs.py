@@ -416,7 +416,9 @@ def test_links_of_the_readme_lead_somewhere():
 def documented_calls() -> dict[str, set[str]]:
     """Method and path of every call in the hub's table, and the scopes that it names, any of which will do."""
     calls: dict[str, set[str]] = {}
-    rows = re.findall(r"^\| (`(?:GET|PUT|POST|DELETE)(?:`| /api).*?) \| ([^|]+) \|", (ROOT / "docs/hub.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`(?:GET|PUT|POST|DELETE)(?:`| /api).*?) \| ([^|]+) \|", (ROOT / "docs/hub.md").read_text(), re.MULTILINE
+    )
     for cell, scope in rows:
         words = re.findall(r"`([^`]+)`", cell)
         path = words[-1].split()[-1]
