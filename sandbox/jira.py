@@ -2,7 +2,7 @@
 
 ``--token-file`` names the file with the token: with any e-mail it is Jira Cloud's API token, as a bearer token Data
 Center's personal access token, and the answers are those of Cloud or Data Center. There is one project, ``OPS``, with
-the types Task and Incident; issues go from *To Do* by *Start* to *In Progress*, and by *Done* to *Done*.
+the types Task and Incident; issues go from *To Do* by *Start* to *In Progress*, by *Won't do* and *Done* to the end.
 ``GET /_sandbox/requests`` lists what was created, commented and transitioned, with the time in Unix ms;
 ``POST /_sandbox/faults`` scripts failures of ``read``, ``create``, ``comment``, ``transition``.
 
@@ -15,6 +15,7 @@ import base64
 import hmac
 import html
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,16 @@ from sandbox.fake import FakeServer, Inbox, token
 from sandbox.web import Faults, answered, application, now_ms, page, serve
 
 TYPES = ("Task", "Incident")
-STATUSES = {"To Do": "new", "In Progress": "indeterminate", "Done": "done"}
+STATUSES = {"To Do": "new", "In Progress": "indeterminate", "Done": "done", "Won't do": "done"}
 # From a status, the transitions by id: their names, and where they lead.
 WORKFLOW = {
-    "To Do": {"11": ("Start", "In Progress"), "31": ("Done", "Done")},
-    "In Progress": {"31": ("Done", "Done")},
+    "To Do": {"11": ("Start", "In Progress"), "21": ("Won't do", "Won't do"), "31": ("Done", "Done")},
+    "In Progress": {"21": ("Won't do", "Won't do"), "31": ("Done", "Done")},
     "Done": {"41": ("Reopen", "To Do")},
+    "Won't do": {},
 }
 FIELDS = {"project", "issuetype", "summary", "description", "labels", "priority"}
-STATES = {"To Do": "triggered", "In Progress": "acknowledged", "Done": "resolved"}
+STATES = {"To Do": "triggered", "In Progress": "acknowledged", "Done": "resolved", "Won't do": "resolved"}
 
 
 class JiraError(Exception):
@@ -58,7 +60,7 @@ class Jira:
     async def api(self, request: Request) -> Response:
         """Answer a call."""
         path = request.path_params["path"]
-        calls = {"issue": "create", "comment": "comment", "transitions": "transition"}
+        calls = {"issue": "create", "comment": "comment", "transitions": "transition", "issueLink": "link"}
         call = calls[path.split("/")[-1]] if request.method == "POST" else "read"
         fault = self.faults.next(call)
         if fault and not fault.applied:
@@ -91,7 +93,7 @@ class Jira:
                 raise JiraError(410, "The requested API has been removed. Please migrate to /rest/api/3/search/jql.")
             if not cloud and path == "search/jql":
                 raise JiraError(404)
-            return JSONResponse({"issues": self._found(request.query_params.get("jql", ""))})
+            return JSONResponse({"issues": self._found(request.query_params.get("jql", ""), cloud)})
         key, _, more = path.removeprefix("issue/").partition("/")
         issue = self._issue(key)
         if more == "comment":
@@ -99,25 +101,33 @@ class Jira:
         if more == "transitions":
             offered = [{"id": i, "name": n, "to": _status(to)} for i, (n, to) in WORKFLOW[issue["status"]].items()]
             return JSONResponse({"transitions": offered})
-        fields = {"description": issue["fields"].get("description"), "status": _status(issue["status"])}
-        return JSONResponse({"key": key, "fields": fields})
+        return JSONResponse(_answer(key, issue, cloud))
 
-    def _found(self, jql: str) -> list[dict[str, Any]]:
-        match = re.fullmatch(r'project = "(\w+)" AND labels = "([^"\\]+)" ORDER BY created ASC', jql)
+    def _found(self, jql: str, cloud: bool) -> list[dict[str, Any]]:
+        match = re.fullmatch(r'project = "(\w+)" AND labels = "([^"\\]+)" ORDER BY created DESC', jql)
         if match is None:
             raise JiraError(400, f"Error in the JQL Query: {jql}")
         if match[1] != "OPS":
             raise JiraError(400, f"The value '{match[1]}' does not exist for the field 'project'.")
-        return [{"key": key} for key, issue in self.issues.items() if match[2] in issue["fields"]["labels"]]
+        found = [(key, issue) for key, issue in self.issues.items() if match[2] in issue["fields"]["labels"]]
+        return [_answer(key, issue, cloud) for key, issue in reversed(found)]
 
     def _write(self, call: str, path: str, body: dict[str, Any]) -> Response:
         if call == "create":
             fields = body["fields"]
             _check(fields)
             key = f"OPS-{len(self.requests) + 1}"
-            self.issues[key] = {"fields": fields, "comments": [], "status": "To Do"}
+            self.issues[key] = {"fields": fields, "comments": [], "status": "To Do", "links": [], "changed": now_ms()}
             self._note(call, key, fields=fields)
             return JSONResponse({"id": str(10_000 + len(self.issues)), "key": key}, 201)
+        if call == "link":
+            if body["type"] != {"name": "Relates"}:
+                raise JiraError(404, f"No issue link type with name '{body['type'].get('name')}' found.")
+            one, other = (self._issue(body[end]["key"]) for end in ("inwardIssue", "outwardIssue"))
+            one["links"].append(body["outwardIssue"]["key"])
+            other["links"].append(body["inwardIssue"]["key"])
+            self._note(call, body["inwardIssue"]["key"])
+            return Response(status_code=201)
         key = path.split("/")[1]
         issue = self._issue(key)
         if call == "comment":
@@ -131,7 +141,7 @@ class Jira:
             raise JiraError(400, "It seems that you have tried to perform a workflow operation that is not valid.")
         if body.get("fields"):
             raise JiraError(400, resolution="Field 'resolution' cannot be set. It is not on the appropriate screen.")
-        issue["status"] = wanted[1]
+        issue.update(status=wanted[1], changed=now_ms())
         self._note(call, key, to=wanted[1])
         return Response(status_code=204)
 
@@ -158,7 +168,7 @@ class Jira:
         if body.get("delete"):
             del self.issues[body["key"]]
         else:
-            self.issues[body["key"]]["status"] = body["status"]
+            self.issues[body["key"]].update(status=body["status"], changed=body.get("changed", now_ms()))
         return JSONResponse({})
 
     async def show(self, request: Request) -> Response:  # noqa: ARG002
@@ -182,6 +192,14 @@ def _check(fields: dict[str, Any]) -> None:
         errors["labels"] = "The label contains spaces which is invalid, or is too long."
     if errors:
         raise JiraError(400, **errors)
+
+
+def _answer(key: str, issue: dict[str, Any], cloud: bool) -> dict[str, Any]:
+    """An issue as it is answered: when its status' category has changed tells Cloud alone."""
+    changed = datetime.fromtimestamp(issue["changed"] / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.000+0000")
+    times = {"updated": changed, **({"statuscategorychangedate": changed} if cloud else {"resolutiondate": None})}
+    fields = {"description": issue["fields"].get("description"), "status": _status(issue["status"]), **times}
+    return {"key": key, "fields": fields}
 
 
 def _status(name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hmac
 import html
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ FIELDS = {
     "close_code": 40,
     "close_notes": 4000,
     "work_notes": 4000,
+    "resolved_at": 40,
+    "sys_updated_on": 40,
 }
 STATES = {"1": "triggered", "2": "acknowledged", "3": "acknowledged", "6": "resolved", "7": "resolved", "8": "resolved"}
 POLICY = "Data Policy Exception: The following fields are mandatory"
@@ -81,7 +84,9 @@ class ServiceNow:
     def _read(self, request: Request, sys_id: str | None) -> Response:
         if sys_id is not None:
             return JSONResponse({"result": _shown(self.incidents[sys_id], request)})
-        found = list(self.incidents.values())
+        found = (
+            list(reversed(self.incidents.values())) if "ORDERBYDESC" in str(request.url) else [*self.incidents.values()]
+        )
         for condition in request.query_params.get("sysparm_query", "").split("^"):
             name, equal, value = condition.partition("=")
             if equal and name in FIELDS:
@@ -110,6 +115,7 @@ class ServiceNow:
             number = f"INC{10_001 + len(self.incidents):07}"
             new = {"state": "1", "impact": "3", "urgency": "3", **new, "sys_id": uuid.uuid4().hex, "number": number}
         note = new.pop("work_notes", "")
+        _stamp(new, old)
         self.incidents[new["sys_id"]] = new
         self.notes.setdefault(new["sys_id"], []).extend([note] if note else [])
         noted = {"at": now_ms(), "kind": call, "number": new["number"], "correlation_id": new.get("correlation_id", "")}
@@ -130,13 +136,22 @@ class ServiceNow:
         if body.pop("delete", False):
             del self.incidents[body["sys_id"]]
         else:
-            self.incidents[body["sys_id"]] |= body
+            old = self.incidents[body["sys_id"]]
+            self.incidents[body["sys_id"]] = new = {**old, **body}
+            _stamp(new, old, resolved_at=body.get("resolved_at"))
         return JSONResponse({})
 
     async def show(self, request: Request) -> Response:  # noqa: ARG002
         """The incidents."""
         shown = "".join(_html(incident, self.notes[key]) for key, incident in reversed(self.incidents.items()))
         return page("Incidents", "A stand-in of ServiceNow.", shown or '<p class="dim">No incident yet.</p>')
+
+
+def _stamp(new: dict[str, str], old: dict[str, str], *, resolved_at: str | None = None) -> None:
+    """The times that the instance itself keeps, UTC."""
+    new["sys_updated_on"] = resolved_at or time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    if new.get("state") == "6" != old.get("state"):
+        new["resolved_at"] = new["sys_updated_on"]
 
 
 def _shown(incident: dict[str, str], request: Request) -> dict[str, str]:

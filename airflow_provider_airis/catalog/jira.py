@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_airis.catalog.system import Channel, Connection, Form, Option, System, Webhook
+from airflow_provider_airis.catalog.tickets import REOPEN
 
 ROW = System(
     stem="jira",
@@ -43,8 +44,17 @@ ROW = System(
                 "resolve_transition",
                 "string",
                 "",
-                "Name of the transition when the alert is resolved; if empty, the first one to a status that is done.",
+                "Name of the transition when the alert is resolved; if empty, the first one to a status that is done, "
+                "but none like Won't do.",
                 "Resolve issue",
+            ),
+            REOPEN,
+            Option(
+                "reopen_transition",
+                "string",
+                "",
+                "Name of the transition that reopens an issue; if empty, the first one to a status that is not done.",
+                "Reopen issue",
             ),
             Option(
                 "resolution", "string", "", "Resolution that the transition sets, where its screen has one.", "Done"

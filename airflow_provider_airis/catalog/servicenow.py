@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_airis.catalog.system import Channel, Connection, Form, Option, System, Webhook
+from airflow_provider_airis.catalog.tickets import REOPEN
 
 ROW = System(
     stem="servicenow",
@@ -41,6 +42,7 @@ ROW = System(
                 "JSON object of further fields of a new incident, by their names in the table.",
                 '{"assignment_group": "287ebd7da9fe198100f92cc8d1d2154e", "category": "software"}',
             ),
+            REOPEN,
         ),
     ),
     webhook=Webhook(),

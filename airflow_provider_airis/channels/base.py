@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from airflow_provider_airis.channels.view import AlertView
     from airflow_provider_airis.hooks.airis import AirisHook
 
-# Seconds for a receiver to answer; one that does not is asked again later anyway.
-TIMEOUT_S = 5
+# Seconds for a receiver to answer, unless its connection says so; one that does not is asked again later anyway.
+TIMEOUT_S = 5.0
 # Statuses by which a receiver may mean the one alert that it was sent. Any other refusal means all of them.
 OF_THE_ALERT = frozenset({400, 413, 422})
 
@@ -62,12 +62,15 @@ class Channel(ABC):
         self.conn_id = target if row.target_is_connection else conn_id or row.default_conn_id
         self.options = options or {}
         self.retries = self.hook_retries if retries is None else retries
+        self.timeout_s = TIMEOUT_S
         self.log = logging.getLogger(type(self).__module__)
 
     @cached_property
     def hook(self) -> Any:
         """The receiver's hook, of which one session serves all that is sent."""
-        return load(self.row.hook_class)(self.conn_id, timeout=TIMEOUT_S, retries=self.retries)
+        hook = load(self.row.hook_class)(self.conn_id, retries=self.retries)
+        hook.default_timeout_s = self.timeout_s
+        return hook
 
     def close(self) -> None:
         """End the session. The next use looks up the connection anew."""

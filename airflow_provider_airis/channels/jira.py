@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_airis.channels.base import Channel
 from airflow_provider_airis.channels.texts import cut
-from airflow_provider_airis.channels.tickets import described
+from airflow_provider_airis.channels.tickets import TicketChannel, described
 from airflow_provider_airis.channels.view import AlertView
+from airflow_provider_airis.errors import AirisError
+
+if TYPE_CHECKING:
+    from airflow_provider_airis.hooks.jira import Issue
 
 SUMMARY_CHARS = 255
 LABEL_CHARS = 255
@@ -16,13 +19,17 @@ LABEL_CHARS = 255
 TEXT_CHARS = 30_000
 
 
-def issue(view: AlertView, *, project: str, issue_type: str) -> dict[str, Any]:
-    """The fields of an alert's new issue."""
+def issue(view: AlertView, *, project: str, issue_type: str, follows: str = "") -> dict[str, Any]:
+    """The fields of an alert's new issue.
+
+    :param follows: key of the closed issue that this one follows.
+    """
+    more = f"\nFollows {follows}, which is closed." if follows else ""
     return {
         "project": {"key": project},
         "issuetype": {"name": issue_type},
         "summary": cut(f"[{view.alert.severity.upper()}] {view.name}", SUMMARY_CHARS),
-        "description": text(view),
+        "description": f"{text(view)}{more}",
         "labels": ["airis-mon", label(view)],
     }
 
@@ -46,32 +53,51 @@ def label(view: AlertView) -> str:
     return re.sub(r"\s", "_", view.key)[:LABEL_CHARS]
 
 
-class JiraChannel(Channel):
+class JiraChannel(TicketChannel["Issue"]):
     """Issues of a project, whose key is the target; an issue's key is the reference.
 
     See https://developer.atlassian.com/cloud/jira/platform/rest/v2/intro/
     """
 
-    updates = True
-    finds = True
+    def get(self, sent: str) -> Issue | None:
+        """By its key."""
+        found: Issue | None = self.hook.get(sent)
+        return found
 
-    def send(self, view: AlertView, sent: str | None, *, maybe_sent: bool) -> str | None:
-        """Comment on the issue, or create it.
+    def find(self, view: AlertView) -> Issue | None:
+        """By its label."""
+        found: Issue | None = self.hook.find(self.target, label(view))
+        return found
 
-        An issue that was deleted is created anew, but not for its end.
-        """
-        from airflow_provider_airis.hooks.jira import is_done
+    def create(self, view: AlertView, follows: Issue | None) -> Issue:
+        """An issue; one that follows another is linked to it, where the site lets that."""
+        fields = issue(
+            view,
+            project=self.target,
+            issue_type=self.options["issue_type"],
+            follows=follows.name if follows else "",
+        )
+        made: Issue = self.hook.create({**fields, **self.options["fields"]})
+        if follows:
+            try:
+                self.hook.link(made.key, follows.key)
+            except AirisError as error:
+                self.log.warning("%s names %s and is not linked to it: %s", made.key, follows.key, error)
+        return made
 
-        key = sent or (self.hook.find(self.target, label(view)) if maybe_sent else None)
-        found = self.hook.get(key) if key else None
-        if key is None or found is None:
-            if view.over:
-                return sent
-            fields = issue(view, project=self.target, issue_type=self.options["issue_type"])
-            return str(self.hook.create({**fields, **self.options["fields"]}))
-        told = [str(found.get("description") or ""), *self.hook.comments(key)]
-        if not any(mark(view) in said for said in told):
-            self.hook.comment(key, text(view))
-        if view.over and not is_done(found.get("status") or {}):
-            self.hook.transition(key, self.options["resolve_transition"], resolution=self.options["resolution"])
-        return key
+    def knows(self, ticket: Issue, view: AlertView) -> bool:
+        """By the mark in its description, or in a comment."""
+        return any(mark(view) in said for said in (ticket.description, *self.hook.comments(ticket.key)))
+
+    def update(self, ticket: Issue, view: AlertView) -> None:
+        """Comment, and take it to a status that is done with the alert's end."""
+        if not self.knows(ticket, view):
+            self.hook.comment(ticket.key, text(view))
+        if view.over and ticket.closed_at is None:
+            name, resolution = self.options["resolve_transition"], self.options["resolution"]
+            self.hook.transition(ticket.key, name, done=True, resolution=resolution)
+
+    def reopen(self, ticket: Issue, view: AlertView) -> None:
+        """Take it to a status that is not done."""
+        self.hook.transition(ticket.key, self.options["reopen_transition"], done=False)
+        self.update(ticket, view)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_airis.channels.base import Channel
 from airflow_provider_airis.channels.texts import cut
-from airflow_provider_airis.channels.tickets import described
+from airflow_provider_airis.channels.tickets import TicketChannel, described
 from airflow_provider_airis.channels.view import AlertView
+from airflow_provider_airis.errors import PermanentError
+
+if TYPE_CHECKING:
+    from airflow_provider_airis.hooks.servicenow import Incident
 
 SHORT_CHARS = 160
 TEXT_CHARS = 4_000
@@ -24,12 +27,15 @@ _GRADES = {
 }
 
 
-def incident(view: AlertView) -> dict[str, Any]:
-    """The fields of an alert's new incident."""
+def incident(view: AlertView, *, follows: str = "") -> dict[str, Any]:
+    """The fields of an alert's new incident.
+
+    :param follows: the closed incident that this one follows, in words.
+    """
     impact, urgency = _GRADES[view.alert.severity]
     return {
         "short_description": cut(f"AIRIS-MON Alert: {view.name}", SHORT_CHARS),
-        "description": described(view, TEXT_CHARS),
+        "description": described(view, TEXT_CHARS, follows=follows),
         "impact": impact,
         "urgency": urgency,
         "correlation_id": correlation_id(view),
@@ -39,12 +45,10 @@ def incident(view: AlertView) -> dict[str, Any]:
 
 def change(view: AlertView, *, close_code: str) -> dict[str, Any]:
     """The fields that change with an alert's state."""
-    from airflow_provider_airis.hooks.servicenow import RESOLVED
-
     note = described(view, TEXT_CHARS)
     fields = {"work_notes": note, "correlation_display": state(view)}
     if view.over:
-        return {**fields, "state": RESOLVED, "close_code": close_code, "close_notes": note}
+        return {**fields, "state": "6", "close_code": close_code, "close_notes": note}
     impact, urgency = _GRADES[view.alert.severity]
     return {**fields, "impact": impact, "urgency": urgency}
 
@@ -59,33 +63,43 @@ def state(view: AlertView) -> str:
     return f"AIRIS-MON {view.alert.status} {view.alert.updated_at}"
 
 
-class ServiceNowChannel(Channel):
+class ServiceNowChannel(TicketChannel["Incident"]):
     """Incidents of an instance; the reference is ``<number>:<sys_id>``.
+
+    One that is closed or cancelled for good is left alone, and never opened again.
 
     See https://www.servicenow.com/docs/csh?topicname=c_TableAPI.html
     """
 
-    updates = True
-    finds = True
+    def get(self, sent: str) -> Incident | None:
+        """By its id."""
+        found: Incident | None = self.hook.get(sent.rpartition(":")[2])
+        return found
 
-    def send(self, view: AlertView, sent: str | None, *, maybe_sent: bool) -> str | None:
-        """Update the incident, or create it.
+    def find(self, view: AlertView) -> Incident | None:
+        """By its correlation id."""
+        found: Incident | None = self.hook.find(correlation_id(view))
+        return found
 
-        An incident that somebody has closed is left alone; one that was deleted is created anew, but not for its end.
-        """
-        from airflow_provider_airis.hooks.servicenow import CLOSED, RESOLVED
+    def create(self, view: AlertView, follows: Incident | None) -> Incident:
+        """An incident; one that follows another has its address."""
+        said = f"{follows.number}, {self.hook.address(follows.sys_id)}" if follows else ""
+        made: Incident = self.hook.create({**incident(view, follows=said), **self.options["fields"]})
+        return made
 
-        found = None
-        if sent:
-            found = self.hook.get(sent.rpartition(":")[2])
-        elif maybe_sent:
-            found = self.hook.find(correlation_id(view))
-        if found is None:
-            if view.over:
-                return sent
-            found = self.hook.create({**incident(view), **self.options["fields"]})
-        elif found.state in CLOSED or (found.state == RESOLVED and view.over):
-            self.log.info("Incident %s of alert %s is over already", found.number, view.alert.id)
-        elif found.correlation_display != state(view):
-            self.hook.update(found.sys_id, change(view, close_code=self.options["close_code"]))
-        return f"{found.number}:{found.sys_id}"
+    def knows(self, ticket: Incident, view: AlertView) -> bool:
+        """By its correlation display."""
+        return ticket.correlation_display == state(view)
+
+    def update(self, ticket: Incident, view: AlertView) -> None:
+        """A work note, and the state that it has in the end."""
+        if ticket.closed or (ticket.closed_at is not None and view.over):
+            self.log.info("Incident %s of alert %s is over already", ticket.number, view.alert.id)
+        elif not self.knows(ticket, view):
+            self.hook.update(ticket.sys_id, change(view, close_code=self.options["close_code"]))
+
+    def reopen(self, ticket: Incident, view: AlertView) -> None:
+        """In progress again, with a work note."""
+        if ticket.closed:
+            raise PermanentError(f"{ticket.number} is closed for good")
+        self.hook.update(ticket.sys_id, {**change(view, close_code=""), "state": "2"})

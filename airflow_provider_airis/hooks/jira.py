@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
+import msgspec
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.http import HttpHook
+from airflow_provider_airis.records import to_ms
 from airflow_provider_airis.settings import value
 
 API = "/rest/api/2"
 COMMENTS = 100
+# What is asked of an issue. Data Center has no date of the status' category, nor of a resolution if none is set.
+FIELDS = "description,status,statuscategorychangedate,resolutiondate,updated"
+# How statuses are named that count as done and say that nothing was: they are gone to only if they are named.
+NOTHING_DONE = r"\b(won.?t|will not|not |cancel|reject|declin|duplicate|invalid|abandon|obsolete)"
+
+
+class Issue(msgspec.Struct):
+    """What is known of an issue.
+
+    :param closed_at: when it came to a status that is done, whatever its name, Unix ms; None if it is at none.
+    """
+
+    key: str
+    description: str = ""
+    closed_at: int | None = None
+
+    @property
+    def reference(self) -> str:
+        """By which it is asked for again."""
+        return self.key
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.key
 
 
 class JiraHook(HttpHook):
@@ -35,32 +64,39 @@ class JiraHook(HttpHook):
         server = self.decode(self.request("GET", f"{API}/serverInfo"), dict[str, Any])
         return bool(server.get("deploymentType") == "Cloud")
 
-    def find(self, project: str, label: str) -> str | None:
-        """The key of a project's oldest issue with a label; None if there is none.
+    def find(self, project: str, label: str) -> Issue | None:
+        """A project's newest issue with a label; None if there is none.
 
         Jira's index follows within seconds: an issue that was created just now may not be found.
         """
         path = f"{API}/search/jql" if self.is_cloud else f"{API}/search"
-        jql = f"project = {_quoted(project)} AND labels = {_quoted(label)} ORDER BY created ASC"
-        answer = self.request("GET", path, params={"jql": jql, "fields": "labels", "maxResults": 1})
+        jql = f"project = {_quoted(project)} AND labels = {_quoted(label)} ORDER BY created DESC"
+        answer = self.request("GET", path, params={"jql": jql, "fields": FIELDS, "maxResults": 1})
         issues = self.decode(answer, dict[str, Any]).get("issues") or []
-        return str(issues[0]["key"]) if issues else None
+        return _issue(issues[0]) if issues else None
 
-    def create(self, fields: dict[str, Any]) -> str:
-        """Create an issue; returns its key."""
+    def create(self, fields: dict[str, Any]) -> Issue:
+        """Create an issue."""
         answer = self.decode(self.request("POST", f"{API}/issue", json={"fields": fields}), dict[str, Any])
-        return str(answer["key"])
+        return Issue(str(answer["key"]))
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """Description and status of an issue; None if it is deleted, or the user may not see it."""
+    def get(self, key: str) -> Issue | None:
+        """An issue; None if it is deleted, or the user may not see it."""
         try:
-            answer = self.request("GET", self._path_of(key), params={"fields": "description,status"})
+            answer = self.request("GET", self._path_of(key), params={"fields": FIELDS})
         except PermanentError as error:
             if error.status == 404:
                 return None
             raise
-        fields: dict[str, Any] = self.decode(answer, dict[str, Any])["fields"]
-        return fields
+        return _issue(self.decode(answer, dict[str, Any]))
+
+    def link(self, key: str, other: str) -> None:
+        """Say that two issues have to do with each other: *relates to*.
+
+        :raises PermanentError: the site has no such kind of link, or none at all.
+        """
+        body = {"type": {"name": "Relates"}, "inwardIssue": {"key": key}, "outwardIssue": {"key": other}}
+        self.request("POST", f"{API}/issueLink", json=body)
 
     def comments(self, key: str) -> list[str]:
         """The newest comments, at most a hundred."""
@@ -72,19 +108,23 @@ class JiraHook(HttpHook):
         """Add a comment, in Jira's wiki markup."""
         self.request("POST", f"{self._path_of(key)}/comment", json={"body": text})
 
-    def transition(self, key: str, name: str, *, resolution: str = "") -> None:
-        """Take an issue through the transition of this name, or the first one to a status that is done.
+    def transition(self, key: str, name: str, *, done: bool, resolution: str = "") -> None:
+        """Take an issue through the transition of this name, or the one to a status that is done, or is not.
+
+        Of several that are done, as *Done* and *Won't do*, the first whose name does not say that nothing was.
 
         :raises PermanentError: no such transition leads on from the issue's status; those that do are named.
         """
         path = f"{self._path_of(key)}/transitions"
         offered = self.decode(self.request("GET", path), dict[str, Any]).get("transitions") or []
-        fits = [t for t in offered if (t["name"].lower() == name.lower() if name else is_done(t.get("to") or {}))]
+        fits = [t for t in offered if (t["name"].lower() == name.lower() if name else _fits(t, done))]
         if not fits:
-            wanted = f"no transition named {name!r}" if name else "no transition to a status that is done"
+            kind = "that is done" if done else "that is not done"
+            wanted = f"no transition named {name!r}" if name else f"no transition to a status {kind}"
+            option = "resolve_transition" if done else "reopen_transition"
             raise PermanentError(
                 f"{self._asked('GET', path)} offers {wanted}, but {', '.join(t['name'] for t in offered) or 'none'}: "
-                "set resolve_transition, and see that the user may transition issues"
+                f"set {option}, and see that the user may transition issues"
             )
         fields = {"fields": {"resolution": {"name": resolution}}} if resolution else {}
         self.request("POST", path, json={"transition": {"id": fits[0]["id"]}, **fields})
@@ -110,9 +150,22 @@ class JiraHook(HttpHook):
         return f"{API}/issue/{quote(key, safe='')}"
 
 
-def is_done(status: dict[str, Any]) -> bool:
+def _issue(found: dict[str, Any]) -> Issue:
+    fields = found.get("fields") or {}
+    at = fields.get("statuscategorychangedate") or fields.get("resolutiondate") or fields.get("updated")
+    closed_at = to_ms(datetime.fromisoformat(str(at))) if _is_done(fields.get("status") or {}) else None
+    return Issue(str(found["key"]), str(fields.get("description") or ""), closed_at)
+
+
+def _is_done(status: dict[str, Any]) -> bool:
     """Whether a status counts as done, whatever its name."""
     return bool((status.get("statusCategory") or {}).get("key") == "done")
+
+
+def _fits(transition: dict[str, Any], done: bool) -> bool:
+    to = transition.get("to") or {}
+    nothing_done = re.search(NOTHING_DONE, f"{transition['name']} {to.get('name')}", re.IGNORECASE)
+    return _is_done(to) is done and not (done and nothing_done)
 
 
 def _quoted(text: str) -> str:

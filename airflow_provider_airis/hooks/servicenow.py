@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ import msgspec
 
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.http import HttpHook
+from airflow_provider_airis.records import to_ms
 from airflow_provider_airis.settings import value
 
 TABLE = "/api/now/table/incident"
@@ -28,6 +30,36 @@ class Incident(msgspec.Struct):
     state: str = ""
     correlation_id: str = ""
     correlation_display: str = ""
+    resolved_at: str = ""
+    sys_updated_on: str = ""
+
+    @property
+    def reference(self) -> str:
+        """By which it is asked for again, and people know it."""
+        return f"{self.number}:{self.sys_id}"
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"Incident {self.number}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed or cancelled, after which nobody can change it."""
+        return self.state in CLOSED
+
+    @property
+    def closed_at(self) -> int | None:
+        """When it was resolved, Unix ms; None if it is open, 0 if nobody knows.
+
+        ServiceNow answers times in UTC, without saying so.
+        """
+        if self.state not in (RESOLVED, *CLOSED):
+            return None
+        try:
+            return to_ms(datetime.fromisoformat(self.resolved_at or self.sys_updated_on).replace(tzinfo=UTC))
+        except ValueError:
+            return 0
 
 
 class _One(msgspec.Struct):
@@ -52,8 +84,8 @@ class ServiceNowHook(HttpHook):
     hook_name = "ServiceNow"
 
     def find(self, correlation_id: str) -> Incident | None:
-        """The oldest incident of a correlation id; None if there is none."""
-        query = f"correlation_id={correlation_id}^ORDERBYsys_created_on"
+        """The newest incident of a correlation id; None if there is none."""
+        query = f"correlation_id={correlation_id}^ORDERBYDESCsys_created_on"
         answer = self.request("GET", TABLE, params={**_ASKED, "sysparm_query": query, "sysparm_limit": 1})
         found = self.decode(answer, _Many).result
         # A condition on a field that the user may not read is left out, and any incident answers.
@@ -94,6 +126,10 @@ class ServiceNowHook(HttpHook):
             return "", ""
         said = [error.get("message"), error.get("detail")] if isinstance(error, dict) else [error]
         return ": ".join(part for part in said if isinstance(part, str) and part), ""
+
+    def address(self, sys_id: str) -> str:
+        """An incident's page."""
+        return f"{self.base_url}/incident.do?sys_id={quote(sys_id, safe='')}"
 
     @staticmethod
     def _path_of(sys_id: str) -> str:

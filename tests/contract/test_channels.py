@@ -11,12 +11,18 @@ import pytest
 
 from airflow_provider_airis.catalog import SYSTEMS, System
 from airflow_provider_airis.channels.base import Channel, open_channel
+from airflow_provider_airis.channels.view import AlertView
+from airflow_provider_airis.errors import RetryableError
+from airflow_provider_airis.records import Alert
 from airflow_provider_airis.settings import ChannelOptions
-from tests.contract.peers import load, typical
+from tests.contract.peers import Silent, load, typical
 
 CHANNELS = [system for system in SYSTEMS if system.channel_class]
 each = pytest.mark.parametrize("system", CHANNELS, ids=lambda system: system.stem)
 FOLDER = Path(inspect.getfile(Channel)).parent
+VIEW = AlertView(
+    Alert(id="a1", name="n", severity="high", status="firing", timestamp=0, updated_at=0), "https://hub.example.com"
+)
 IMPORTS = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -60,3 +66,19 @@ def test_an_operator_takes_what_its_row_declares(system: System):
     operator.partial(task_id="mapped", **given).expand(alert_id=["1", "2"])
     with pytest.raises(TypeError, match="unheard_of"):
         operator(task_id="wrong", **arguments, unheard_of=1)
+
+
+@each
+@pytest.mark.parametrize(("connections", "channels"), [(0.2, 600.0), (None, 0.2)], ids=["connection's", "default"])
+def test_a_receiver_is_waited_for_as_long_as_its_connection_says(system: System, connect, connections, channels):
+    case = typical(system)
+    with Silent() as peer:
+        for conn_id, fields in case.connections(peer.url).items():
+            extra = {**fields.pop("extra", {}), **({"timeout": connections} if connections else {})}
+            connect(conn_id, **fields, extra=extra)
+        target = system.default_conn_id if system.target_is_connection else case.arguments["target"]
+        channel = open_channel(system, target, options=ChannelOptions(system), retries=0)
+        channel.timeout_s = channels
+        with pytest.raises(RetryableError, match=r"in time|gave no answer|got no answer"):
+            channel.send(VIEW, None, maybe_sent=False)
+        channel.close()

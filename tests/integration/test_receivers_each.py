@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -586,11 +587,106 @@ def test_a_transition_that_is_not_there_is_told_with_those_that_are(receiver, si
     side.deliver(alert_id)
     with AirisHook() as hub:
         hub.resolve(alert_id)
-    with pytest.raises(AirflowFailException, match="no transition named 'Close', but Start, Done: set resolve_trans"):
+    with pytest.raises(
+        AirflowFailException, match="no transition named 'Close', but Start, Won't do, Done: set resolve_trans"
+    ):
         side.deliver(alert_id)
     monkeypatch.setenv("AIRFLOW__AIRIS_JIRA__RESOLVE_TRANSITION", "start")
     side.deliver(alert_id)
     assert issues(side, alert_id)[0]["status"] == "In Progress"
+
+
+def tickets(receiver: Receiver, side: Side, alert_id: str) -> list[dict[str, Any]]:
+    """The alert's tickets: references, whether they are open, and all their text."""
+    listed = incidents(side, alert_id) if receiver.stem == "servicenow" else issues(side, alert_id)
+    return [
+        {
+            "reference": one_of.get("key") or f"{one_of['number']}:{one_of['sys_id']}",
+            "open": (one_of.get("state") or one_of.get("status")) in ("1", "2", "To Do", "In Progress"),
+            "text": json.dumps(one_of),
+        }
+        for one_of in listed
+    ]
+
+
+def close(receiver: Receiver, side: Side, reference: str, *, ago_s: int = 0, for_good: bool = False) -> None:
+    """A person closes a ticket, so long ago."""
+    if receiver.stem == "servicenow":
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() - ago_s))
+        act(side, sys_id=reference.partition(":")[2], state="7" if for_good else "6", resolved_at=at)
+    else:
+        act(side, key=reference, status="Won't do" if for_good else "Done", changed=round((time.time() - ago_s) * 1000))
+
+
+each_ticket = pytest.mark.parametrize(
+    "receiver", [r for r in RECEIVERS if r.stem in ("servicenow", "jira")], ids=lambda receiver: receiver.stem
+)
+
+
+@each_ticket
+@pytest.mark.parametrize(
+    ("within_s", "ago_s", "for_good", "reopened"),
+    [(3_600, 60, False, True), (3_600, 7_200, False, False), (0, 0, False, False), (3_600, 60, True, False)],
+)
+def test_a_ticket_that_a_person_has_closed_swallows_nothing(
+    receiver, side, fire, monkeypatch, within_s, ago_s, for_good, reopened
+):
+    monkeypatch.setenv(f"AIRFLOW__AIRIS_{receiver.stem.upper()}__REOPEN_WITHIN_S", str(within_s))
+    alert_id = fire(severity="high")
+    first = side.deliver(alert_id)["reference"]
+    close(receiver, side, first, ago_s=ago_s, for_good=for_good)
+    assert fire(severity="critical") == alert_id
+    second = side.deliver(alert_id)["reference"]
+    assert (second == first) is reopened
+    found = {ticket["reference"]: ticket for ticket in tickets(receiver, side, alert_id)}
+    assert found[second]["open"]
+    assert "CRITICAL Alert" in found[second]["text"]
+    if not reopened:
+        assert first.partition(":")[0] in found[second]["text"]
+        assert not found[first]["open"]
+    with AirisHook() as hub:
+        hub.resolve(alert_id)
+    assert side.deliver(alert_id)["reference"] == second
+    assert not any(ticket["open"] for ticket in tickets(receiver, side, alert_id))
+
+
+@each_ticket
+def test_a_person_who_has_closed_a_ticket_is_not_contradicted_by_what_it_shows_already(receiver, side, fire):
+    alert_id = fire()
+    reference = side.deliver(alert_id)["reference"]
+    close(receiver, side, reference)
+    with AirisHook() as hub:
+        view = AlertView(hub.alert(alert_id), URL)
+    channel = side.channel()
+    assert channel.send(view, reference, maybe_sent=True) == reference
+    channel.close()
+    assert [ticket["open"] for ticket in tickets(receiver, side, alert_id)] == [False]
+
+
+@each_ticket
+def test_after_a_crash_a_closed_ticket_is_followed_by_one_new_one(receiver, side, fire, monkeypatch):
+    monkeypatch.setenv(f"AIRFLOW__AIRIS_{receiver.stem.upper()}__REOPEN_WITHIN_S", "0")
+    alert_id = fire(severity="high")
+    first = side.deliver(alert_id)["reference"]
+    close(receiver, side, first)
+    fire(severity="critical")
+    side.fault(status=503, applied=True)
+    with pytest.raises(RetryableError):
+        side.deliver(alert_id)
+    second = side.deliver(alert_id, tries=2)["reference"]
+    assert second != first
+    assert len(tickets(receiver, side, alert_id)) == 2
+
+
+@one("jira")
+def test_an_issue_that_follows_another_is_linked_to_it(receiver, side, fire, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__AIRIS_JIRA__REOPEN_WITHIN_S", "0")
+    alert_id = fire(severity="high")
+    first = side.deliver(alert_id)["reference"]
+    close(receiver, side, first)
+    fire(severity="critical")
+    second = side.deliver(alert_id)["reference"]
+    assert {issue["key"]: issue["links"] for issue in issues(side, alert_id)} == {first: [second], second: [first]}
 
 
 @one("teams")

@@ -96,7 +96,7 @@ def test_jira_refuses_fields(urls, fields, says):
 def test_jira_cloud_and_data_center_search_at_addresses_of_their_own(urls):
     search = f"{urls['jira']}/rest/api/2/search"
     token = {"Authorization": f"Bearer {SECRET}"}
-    jql = {"jql": 'project = "OPS" AND labels = "x" ORDER BY created ASC'}
+    jql = {"jql": 'project = "OPS" AND labels = "x" ORDER BY created DESC'}
     assert [httpx2.get(url, params=jql, auth=USER).status_code for url in (search, f"{search}/jql")] == [410, 200]
     assert [httpx2.get(url, params=jql, headers=token).status_code for url in (search, f"{search}/jql")] == [200, 404]
     assert httpx2.get(search, params=jql).status_code == 401

@@ -65,7 +65,7 @@ def test_a_query_cannot_be_broken_out_of(httpserver, connect):
     with JiraHook() as hook:
         assert hook.find('OPS" OR project = "HR', "a\\") is None
     request, _ = httpserver.log[-1]
-    assert request.args["jql"] == 'project = "OPS\\" OR project = \\"HR" AND labels = "a\\\\" ORDER BY created ASC'
+    assert request.args["jql"] == 'project = "OPS\\" OR project = \\"HR" AND labels = "a\\\\" ORDER BY created DESC'
     assert request.headers["Authorization"] == "Bearer a-personal-token"
 
 

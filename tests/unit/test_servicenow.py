@@ -95,7 +95,7 @@ def test_an_incident_of_another_correlation_id_is_none(httpserver, connect):
     with ServiceNowHook() as hook:
         assert hook.find("airis-mon-a1") is None
     request, _ = httpserver.log[0]
-    assert request.args["sysparm_query"] == "correlation_id=airis-mon-a1^ORDERBYsys_created_on"
+    assert request.args["sysparm_query"] == "correlation_id=airis-mon-a1^ORDERBYDESCsys_created_on"
     assert request.headers["Authorization"] == "Bearer token"
 
 
