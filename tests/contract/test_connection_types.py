@@ -23,8 +23,8 @@ from tests.contract.peers import always, load, typical
 
 # What the check of every HTTP system is content with.
 FINE = {"status": "ok", "version": "1", "registered_models": [], "result": [], "displayName": "Jane"}
-OWN = [system for system in SYSTEMS if system.form]
-each_type = pytest.mark.parametrize("system", OWN, ids=lambda system: system.connection_type)
+OWN = [system for system in SYSTEMS if system.connection.form]
+each_type = pytest.mark.parametrize("system", OWN, ids=lambda system: system.connection.type)
 
 
 @pytest.fixture
@@ -50,20 +50,20 @@ def test_the_hook_of_a_connection_tests_it(peers, connect, kind):
 
 @each_type
 def test_a_form_has_the_fields_that_its_hook_reads(system):
-    assert system.form
-    assert system.form.http is issubclass(load(system.hook_class), HttpHook)
+    assert system.connection.form
+    assert system.connection.form.http is issubclass(load(system.hook_class), HttpHook)
     names = [field.name for field in system.form_fields]
     assert len(names) == len(set(names))
-    assert {field.name for field in HTTP_FIELDS} <= {*names} or not system.form.http
+    assert {field.name for field in HTTP_FIELDS} <= {*names} or not system.connection.form.http
 
 
 @each_type
 def test_airflow_masks_every_secret_of_a_form(system):
     """As its API shows a connection: by the names of the fields."""
     secret = [field.name for field in system.form_fields if field.secret]
-    assert secret or not system.form.http
+    assert secret or not system.connection.form.http
     extra = {field.name: "s3cret-value" for field in system.form_fields if field.secret} | {"consumer": "shown"}
-    connection = ServersConnection(conn_id="c", conn_type=system.connection_type, extra=json.dumps(extra))
+    connection = ServersConnection(conn_id="c", conn_type=system.connection.type, extra=json.dumps(extra))
     shown = ConnectionResponse.model_validate(connection, from_attributes=True)
     assert json.loads(shown.extra or "") == dict.fromkeys(secret, "***") | {"consumer": "shown"}
 
