@@ -226,17 +226,13 @@ def _prepare(level: str = "ERROR") -> None:
 
 def _check(conn_id: str) -> int:
     _prepare()
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow_provider_airis.errors import AirisError
+    from airflow_provider_airis.hooks import connections
 
     try:
-        connection = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        print(
-            f"{conn_id}: there is no such connection. Create it in Airflow's UI under Admin, Connections, or set "
-            f"AIRFLOW_CONN_{conn_id.upper()}",
-            file=sys.stderr,
-        )
+        connection = connections.find(conn_id)
+    except AirisError as error:
+        print(error, file=sys.stderr)
         return 1
     types = {kind: system for system in SYSTEMS for kind in system.connection.types}
     system = types.get(connection.conn_type or "")

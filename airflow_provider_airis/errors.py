@@ -38,6 +38,13 @@ class PermanentError(AirisError):
         self.status = status
 
 
+class SetupError(PermanentError):
+    """Nothing was asked, since what it takes to ask is not there: a connection, one of its fields, a package.
+
+    So it is no record's fault, and holds for every request until somebody sets it up.
+    """
+
+
 class PartialError(AirisError):
     """Some parts of a source could not be read; what could be read has been delivered.
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from airflow.sdk.exceptions import AirflowNotFoundException
 from msgspec.structs import replace
 
 from airflow_provider_airis.catalog import System
@@ -16,7 +15,7 @@ from airflow_provider_airis.channels.base import Channel, notification_failed
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.dispatch.lanes import Item, Lane
-from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError, SetupError
 from airflow_provider_airis.records import Alert, LogEntry, Notification, Shown
 from airflow_provider_airis.routes import Group, folded
 from airflow_provider_airis.routes.groups import FAILED, RESOLVED, SENDING
@@ -187,8 +186,7 @@ class Sender:
             if item.failures < limits.MOST_FAILURES:
                 raise NotTakenError(error) from error
             raise
-        except AirflowNotFoundException as error:
-            # Airflow says that of a connection, too, while nobody can look it up.
+        except SetupError as error:
             raise NotTakenError(error) from error
         except Exception as error:
             refusal = _permanent(error)

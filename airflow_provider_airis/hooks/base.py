@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from airflow.sdk import BaseHook
 
-from airflow_provider_airis.errors import AirisError, PermanentError
+from airflow_provider_airis.errors import AirisError, SetupError
 from airflow_provider_airis.hooks import connections
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class SystemHook(BaseHook):
     def connection(self) -> Connection:
         """The Airflow connection, looked up once.
 
-        :raises PermanentError: there is none of that name.
+        :raises SetupError: there is none of that name.
         :raises RetryableError: Airflow could not look it up.
         """
         return connections.find(self.conn_id)
@@ -110,13 +110,13 @@ class SystemHook(BaseHook):
     def importing(self) -> Iterator[None]:
         """Around the imports of the system's own packages, which come with its extra.
 
-        :raises PermanentError: one is not installed; the ``pip install`` line is said.
+        :raises SetupError: one is not installed; the ``pip install`` line is said.
         """
         try:
             yield
         except ModuleNotFoundError as error:
             stem = type(self).__module__.rpartition("hooks.")[2].partition(".")[0]
-            raise PermanentError(
+            raise SetupError(
                 f"{self.hook_name} needs the package {error.name}, which is not installed: "
                 f"pip install 'airflow-provider-airis[{stem}]'"
             ) from None
@@ -132,8 +132,8 @@ class SystemHook(BaseHook):
             raise self._misconfigured("its timeout must be a positive number of seconds")
         return seconds
 
-    def _misconfigured(self, what: str) -> PermanentError:
-        return PermanentError(f"{self.hook_name}: connection {self.conn_id} cannot be used, {what}")
+    def _misconfigured(self, what: str) -> SetupError:
+        return SetupError(f"{self.hook_name}: connection {self.conn_id} cannot be used, {what}")
 
     def _secrets(self) -> Iterator[str]:
         """What no text may tell: the password, and the extras whose names say that they are secrets."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
+from airflow_provider_airis.errors import AirisError, RetryableError, SetupError
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def find(conn_id: str) -> Connection:
     """Look a connection up, where Airflow does: secrets backends, ``AIRFLOW_CONN_<CONN_ID>``, the metadata database.
 
-    :raises PermanentError: there is none of that name, or it cannot be read; what to do is said.
+    :raises SetupError: there is none of that name, or it cannot be read; what to do is said.
     :raises RetryableError: a secrets backend or Airflow's database did not answer.
     """
     try:
@@ -24,7 +24,7 @@ def find(conn_id: str) -> Connection:
     except AirflowNotFoundException:
         raise _reason(conn_id, _comms_answer(conn_id)) from None
     except PermissionError as error:
-        raise PermanentError(f"connection {conn_id}: Airflow denies it to this task ({error})") from None
+        raise SetupError(f"Connection {conn_id}: Airflow denies it to this task ({error})") from None
 
 
 async def afind(conn_id: str) -> Connection:
@@ -34,7 +34,7 @@ async def afind(conn_id: str) -> Connection:
     except AirflowNotFoundException:
         raise _reason(conn_id, await _acomms_answer(conn_id)) from None
     except PermissionError as error:
-        raise PermanentError(f"connection {conn_id}: Airflow denies it to this task ({error})") from None
+        raise SetupError(f"Connection {conn_id}: Airflow denies it to this task ({error})") from None
 
 
 def exists(conn_id: str) -> bool:
@@ -49,7 +49,7 @@ def exists(conn_id: str) -> bool:
     return True
 
 
-class NoConnectionError(PermanentError):
+class NoConnectionError(SetupError):
     """There is no connection of that name."""
 
 
@@ -58,7 +58,7 @@ def _reason(conn_id: str, answer: Any) -> AirisError:
     from airflow.sdk.exceptions import ErrorType
     from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
 
-    failed = f"connection {conn_id} could not be looked up"
+    failed = f"Connection {conn_id} could not be looked up"
     said = getattr(answer, "error", None)
     if said not in (None, ErrorType.CONNECTION_NOT_FOUND):
         return RetryableError(
@@ -70,17 +70,19 @@ def _reason(conn_id: str, answer: Any) -> AirisError:
             found = None if type(backend).__name__ == "ExecutionAPISecretsBackend" else backend.get_connection(conn_id)
         except (TypeError, ValueError) as error:
             # Its message may quote the connection.
-            return PermanentError(
-                f"connection {conn_id} cannot be read: {type(backend).__name__} has it in no form that Airflow knows "
+            return SetupError(
+                f"Connection {conn_id} cannot be read: {type(backend).__name__} has it in no form that Airflow knows "
                 f"({type(error).__name__}); give it as JSON or as a URI"
             )
         except Exception as error:  # noqa: BLE001  whatever a backend raises
             lines = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
+            if "no such table" in lines[0]:  # a database that was never used holds no connection
+                continue
             return RetryableError(f"{failed}, {type(backend).__name__} failed ({lines[0][:300]}): check that it is up")
         if found:
             return RetryableError(f"{failed} at the first try")
     return NoConnectionError(
-        f"there is no connection {conn_id}: create it in Airflow's UI under Admin, Connections, or set "
+        f"Connection {conn_id} does not exist: create it in Airflow's UI under Admin, Connections, or set "
         f"AIRFLOW_CONN_{conn_id.upper()}"
     )
 

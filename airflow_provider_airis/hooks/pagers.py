@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+_PARAMETER = r"\s*;\s*([\w*-]+)\s*=\s*(\"[^\"]*\"|[^\s;,\"]+)"
+_WHOLE = _PARAMETER.replace("(", "(?:")
+
 
 class Page(NamedTuple):
     """A page that was read.
@@ -90,10 +93,10 @@ class LinkHeader(Pager):
 
     def following(self, page: Page) -> str | None:
         """See :meth:`Pager.following`."""
-        for target, parameters in re.findall(r"<([^>]*)>((?:[^,<\"]|\"[^\"]*\")*)", page.headers.get("link", "")):
-            relations = re.search(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", parameters, re.IGNORECASE)
-            if relations and self.relation in (relations[1] or relations[2] or "").lower().split():
-                return str(target)
+        for target, rest in re.findall(rf"<([^>]*)>((?:{_WHOLE})*)", page.headers.get("link", "")):
+            for name, value in re.findall(_PARAMETER, rest):
+                if name.lower() == "rel" and self.relation in value.strip('"').lower().split():
+                    return str(target)
         return None
 
 

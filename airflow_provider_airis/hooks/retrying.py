@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from email.utils import parsedate_to_datetime
-from logging import Logger
 from time import time
 from typing import Any
 
@@ -15,7 +14,7 @@ from airflow_provider_airis.errors import RetryableError
 LONGEST_WAIT_S = 60.0
 
 
-def policy(retries: int, log: Logger) -> dict[str, Any]:
+def policy(retries: int, log: Any) -> dict[str, Any]:
     """The arguments of a ``tenacity.Retrying`` that asks again after what passes.
 
     It waits as long as the system asked for, and does not wait where that is more than a minute; else exponentially

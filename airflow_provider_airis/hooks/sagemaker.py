@@ -268,7 +268,8 @@ class SageMakerHook(SystemHook):
             raise
 
     def _aws(self, service: str) -> Any:
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+        with self.importing():
+            from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
         return AwsBaseHook(aws_conn_id=self.conn_id, region_name=self._region_name, client_type=service)
 
@@ -278,7 +279,7 @@ class SageMakerHook(SystemHook):
 
             hook = self._aws(service)
             config = Config(
-                connect_timeout=min(10, self.timeout),
+                connect_timeout=min(10, self.timeout or 60),
                 read_timeout=self.timeout,
                 retries={"mode": "standard", "total_max_attempts": self.retries + 1},
             )
@@ -310,8 +311,9 @@ class SageMakerHook(SystemHook):
             request["NextToken"] = token
 
     def _call(self, service: str, method: str, **request: Any) -> dict[str, Any]:
-        from botocore.exceptions import BotoCoreError, ClientError
-        from botocore.parsers import ResponseParserError
+        with self.importing():
+            from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.parsers import ResponseParserError
 
         action = f"{service}:{''.join(word.title() for word in method.split('_'))}"
         self.calls[action] += 1

@@ -48,7 +48,9 @@ def _verifying(word: str) -> ssl.SSLContext:
     if word.lower() in _YES:
         return httpx2.create_ssl_context()
     try:
-        return ssl.create_default_context(**{"capath" if Path(word).is_dir() else "cafile": word})
+        if Path(word).is_dir():
+            return ssl.create_default_context(capath=word)
+        return ssl.create_default_context(cafile=word)
     except OSError as error:
         raise FieldError(f"its verify names no readable CA bundle: {word}") from error
 
@@ -63,7 +65,9 @@ def _file(name: str, text: str) -> Iterator[str]:
         return
     # Readable by us alone.
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(_lines(text))
+        if not (pem := _lines(text)):
+            raise FieldError(f"its {name} is PEM that is cut off")
+        file.write(pem)
         file.flush()
         yield file.name
 

@@ -100,7 +100,8 @@ class VertexAIHook(SystemHook):
         See https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints/list
         """
         # Importing this takes five seconds of CPU, so it happens here and nowhere else.
-        from google.cloud.aiplatform_v1.services.endpoint_service import EndpointServiceClient
+        with self.importing():
+            from google.cloud.aiplatform_v1.services.endpoint_service import EndpointServiceClient
 
         host = "aiplatform.googleapis.com" if location == "global" else f"{location}-aiplatform.googleapis.com"
         channel = self._channel("aiplatform_endpoint", host)
@@ -166,23 +167,25 @@ class VertexAIHook(SystemHook):
 
     @cached_property
     def _google(self) -> Any:
-        from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
+        with self.importing():
+            from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
 
         return GoogleBaseHook(gcp_conn_id=self.conn_id)
 
     @cached_property
     def _monitoring(self) -> Any:
-        from google.cloud.monitoring_v3 import MetricServiceClient
+        with self.importing():
+            from google.cloud.monitoring_v3 import MetricServiceClient
 
         channel = self._channel("monitoring_endpoint", "monitoring.googleapis.com")
         return MetricServiceClient(transport=MetricServiceClient.get_transport_class("grpc")(channel=channel))
 
     def _authenticated(self, ask: Callable[[Any], Any]) -> Any:
         """What the Google provider's hook answers when asked for credentials; errors, translated."""
+        google = self._google
         from airflow.sdk.exceptions import AirflowException
         from google.auth.exceptions import GoogleAuthError, TransportError
 
-        google = self._google
         try:
             return ask(google)
         except (AirflowException, GoogleAuthError, ValueError) as error:

@@ -142,7 +142,7 @@ class CollectOperator(BaseOperator):
             with AirisHook(self.airis_conn_id) as hub:
                 delivered = self.deliver(hub, window, _delivery(context))
         except PermanentError as error:
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None
         summary = {"window": str(window), **delivered.figures, **self.summary()}
         figures = " ".join(f"{name}={value}" for name, value in summary.items() if name != "window")
         self.log.info("%s %s: %s", self.row.title, window, figures)

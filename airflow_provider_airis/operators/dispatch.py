@@ -81,7 +81,7 @@ class AirisDispatchOperator(BaseOperator):
                 self._run = Run(hub, self._routes(hub), self.system, **limit)
                 return self._run.go()
             except PermanentError as error:
-                raise AirflowFailException(str(error)) from error
+                raise AirflowFailException(str(error)) from None
             finally:
                 if self._run:
                     self._run.close()
@@ -101,7 +101,7 @@ class AirisDispatchOperator(BaseOperator):
             with suppress(AirisError):
                 hub.event(notification_failed(self.system, f"{self.system}/routes/{digest}", now, data))
             threading.Event().wait(limits.REFUSED_PAUSE_S)  # the next run follows at once, and finds the same
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None
         rows = (row.stem for row in SYSTEMS if row.channel)
         return Routes.default({stem: (option(stem, "target"), options(stem, "severities")) for stem in rows})
 

@@ -148,7 +148,7 @@ class AirisFindGapsOperator(BaseOperator):
         try:
             found = self._coverage(looked)
         except PermanentError as error:
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(str(error)) from None
         runs = []
         for system, series in found.items():
             days: dict[int, list[Gap]] = defaultdict(list)

@@ -107,7 +107,7 @@ class NotifyOperator(BaseOperator):
                     except AirisError as unreported:
                         self.log.warning("The hub does not know that this delivery has failed: %s", unreported)
                 if permanent:
-                    raise AirflowFailException(str(error)) from error
+                    raise AirflowFailException(str(error)) from None
                 raise
             finally:
                 self.channel.close()

@@ -114,7 +114,7 @@ class AirisChangesToPagerDutyOperator(BaseOperator):
                     after = page[1]
                     hub.commit(hub.consumer, after)
             except PermanentError as error:
-                raise AirflowFailException(str(error)) from error
+                raise AirflowFailException(str(error)) from None
         if refused:
             raise AirflowFailException(
                 f"{len(refused)} change events were refused, {sent} were not: {'; '.join(refused[:5])}"

@@ -550,3 +550,87 @@ def test_tls_is_verified_unless_the_connection_says_otherwise(parsed, certificat
                 parsed(host=host, extra=extra).request("GET", "/a")
         for extra in ({"verify": False}, {"verify": "false"}, {"verify": str(certificate)}):
             assert parsed(host=host, extra=extra).request("GET", "/a").status_code == 204
+
+
+class WhoAsks(http.server.BaseHTTPRequestHandler):
+    """Answers with the name in the client's certificate."""
+
+    def do_GET(self) -> None:
+        subject = self.connection.getpeercert()["subject"][0][0][1]  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(subject).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_client_certificate_is_a_file_or_pem(parsed, certificate):
+    """Also as the single line that the field of a form makes of it."""
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(certificate)
+    server_side.load_verify_locations(certificate)
+    server_side.verify_mode = ssl.CERT_REQUIRED
+    pem = certificate.read_text()
+    key, cert = (pem[pem.index(f"-----BEGIN {word}") :] for word in ("PRIVATE KEY", "CERTIFICATE"))
+    key = key.removesuffix(cert)
+    with serving(WhoAsks, server_side) as server:
+        shared = {"verify": str(certificate)}
+        host = f"127.0.0.1:{server.server_port}"
+        for extra in (
+            {"client_cert": str(certificate)},
+            {"client_cert": cert, "client_private_key": key},
+            {"client_cert": " ".join(cert.split("\n")), "client_private_key": key.replace("\n", "\\n")},
+        ):
+            with parsed(host=host, extra=shared | extra) as hook:
+                assert hook.request("GET", "/").json() == "test"
+        with pytest.raises(RetryableError):
+            Hook(parsed(host=host, extra=shared).conn_id, retries=0).request("GET", "/")
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"client_cert": "/nowhere.pem"}, "its client_cert is neither PEM nor a file"),
+        ({"client_cert": "-----BEGIN CERTIFICATE-----"}, "its client_cert is PEM that is cut off"),
+        ({"client_private_key": "s3cret-key"}, "a client_private_key but no client_cert"),
+        ({"client_cert": "{pem}", "client_private_key": "{locked}"}, "no pair of PEM without a passphrase"),
+        ({"client_cert": "{pem}", "schema": "http"}, "its client_cert needs a host with https"),
+        ({"auth_headers": "[1]"}, "its auth_headers are not a JSON object of texts"),
+        ({"auth_headers": {"X-Key": 3}}, "its auth_headers are not a JSON object of texts"),
+        ({"auth_headers": {"X-Key": "s3cret\r\nHost: x"}}, "its auth_headers hold characters that no HTTP header"),
+        ({"auth_headers": {"X Key": "s3cret"}}, "its auth_headers hold characters that no HTTP header"),
+        ({"auth_headers": {"Host": "s3cret"}}, "its auth_headers must not hold Host"),
+        ({"auth_headers": {"authorization": "s3cret"}}, "Authorization among its auth_headers beside its login or pas"),
+    ],
+)
+def test_what_a_connection_cannot_be_given_is_said_by_its_name(parsed, certificate, extra, said):
+    extra = dict(extra)
+    locked = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"pass")
+    )
+    for name, value in extra.items():
+        if isinstance(value, str):
+            extra[name] = value.format(pem=certificate, locked=locked.decode())
+    with pytest.raises(PermanentError, match=f"^Example: connection example_default cannot be used, .*{said}") as error:
+        parsed(host="127.0.0.1:9", schema=extra.pop("schema", "https"), password="t", extra=extra).request("GET", "/")
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", [{"X-Gateway-Key": "k3y-of-theirs"}, '{"X-Gateway-Key": "k3y-of-theirs"}'])
+def test_a_connections_headers_are_in_every_request_and_in_no_error(httpserver, parsed, given):
+    httpserver.expect_request("/a", headers={"X-Gateway-Key": "k3y-of-theirs"}).respond_with_data(
+        '{"detail": "k3y-of-theirs is bad"}', status=403
+    )
+    hook = parsed(host=httpserver.url_for(""), password="t0ken", extra={"auth_headers": given})
+    with pytest.raises(PermanentError, match=r"\*\*\* is bad"):
+        hook.request("GET", "/a")
+    assert httpserver.log[0][0].headers["Authorization"] == "Bearer t0ken"
+
+
+def test_the_extras_that_are_secrets_are_in_no_error(httpserver, parsed):
+    httpserver.expect_request("/a").respond_with_data('{"detail": "wrong: api-t0ken, k33per"}', status=403)
+    extra = {"api_token": "api-t0ken", "consumer": "k33per", "webhook_secret": "wrong-one"}
+    hook = parsed(host=httpserver.url_for(""), extra=extra)
+    with pytest.raises(PermanentError, match=r"wrong: \*\*\*, k33per"):
+        hook.request("GET", "/a")
