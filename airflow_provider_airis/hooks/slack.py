@@ -17,6 +17,8 @@ from airflow_provider_airis.hooks.base import SystemHook
 from airflow_provider_airis.hooks.retrying import LONGEST_WAIT_S
 
 EVENT_TYPE = "airis_alert"
+# Neither addresses nor names in a message's text become links.
+LITERAL = {"parse": "none", "link_names": False}
 # What Slack answers when it is the token or the channel that has to be mended.
 REFUSALS = frozenset(
     {
@@ -156,13 +158,15 @@ class SlackHook(SystemHook):
         :param thread: reference of the message that it is a reply to.
         """
         place = {"thread_ts": thread.split(":")[1]} if thread else {}
-        answer = self.call("chat.postMessage", channel=channel, unfurl_links=False, **place, **_described(message))
+        answer = self.call(
+            "chat.postMessage", channel=channel, unfurl_links=False, **LITERAL, **place, **_described(message)
+        )
         return f"{answer['channel']}:{answer['ts']}"
 
     def update(self, reference: str, message: dict[str, Any]) -> None:
         """Replace a message. Slack takes the channel's id only, which is why the reference holds it."""
         channel, ts = reference.split(":")[:2]
-        self.call("chat.update", channel=channel, ts=ts, **_described(message))
+        self.call("chat.update", channel=channel, ts=ts, **LITERAL, **_described(message))
 
     def replies(self, reference: str) -> Iterator[dict[str, Any]]:
         """Yield the metadata of the replies that :meth:`post` left in a message's thread.
