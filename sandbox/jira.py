@@ -131,7 +131,7 @@ class Jira:
         key = path.split("/")[1]
         issue = self._issue(key)
         if call == "comment":
-            if not body.get("body") or len(body["body"]) > 32_767:
+            if not body.get("body") or _length(body["body"]) > 32_767:
                 raise JiraError(400, comment="Comment body is empty, or over the limit of 32,767 characters.")
             issue["comments"].append(body["body"])
             self._note(call, key, body=body["body"])
@@ -184,14 +184,19 @@ def _check(fields: dict[str, Any]) -> None:
         errors["project"] = "valid project is required"
     if (fields.get("issuetype") or {}).get("name") not in TYPES:
         errors["issuetype"] = "The issue type selected is invalid."
-    if not summary or len(summary) > 255 or "\n" in summary:
+    if not summary or _length(summary) > 255 or "\n" in summary:
         errors["summary"] = "Summary must be one line of 1 to 255 characters."
-    if len(fields.get("description") or "") > 32_767:
+    if _length(fields.get("description") or "") > 32_767:
         errors["description"] = "The entered text is too long. It exceeds the allowed limit of 32,767 characters."
     if any(re.search(r"\s", label) or len(label) > 255 for label in labels):
         errors["labels"] = "The label contains spaces which is invalid, or is too long."
     if errors:
         raise JiraError(400, **errors)
+
+
+def _length(text: str) -> int:
+    """As Java counts."""
+    return len(text.encode("utf-16-le")) // 2
 
 
 def _answer(key: str, issue: dict[str, Any], cloud: bool) -> dict[str, Any]:

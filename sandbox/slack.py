@@ -12,6 +12,8 @@ uploaded, ``/_sandbox/responses`` what was sent to a ``response_url``; ``POST /_
 narrows a token's scopes, to none for a revoked one; ``POST /_sandbox/faults`` scripts failures, a webhook's by the call
 ``webhook`` with its words as ``json.text``; ``POST /_sandbox/reset`` forgets everything.
 
+``POST /_sandbox/crowd`` ``{channels}`` makes the workspace larger, and answers where its lists were read from.
+
 ``POST /_sandbox/interactivity`` ``{url, signing_secret}`` says where requests of buttons go, signed as Slack signs.
 Then the page's buttons can be pressed, and ``POST /_sandbox/press`` ``{ts, action_id, user?}`` presses one; it answers
 the status that came back.
@@ -87,6 +89,8 @@ class Slack:
         self.tokens: dict[str, set[str]] = {}
         self.faults = Faults()
         self.last_ts = 0
+        self.crowd = 0
+        self.listed: list[int] = []
 
     async def api(self, request: Request) -> Response:
         """Answer a method."""
@@ -253,9 +257,21 @@ class Slack:
         """Every answer to an interaction."""
         return JSONResponse(self.responses)
 
-    def _conversations_list(self, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        channels = [{"id": channel, "name": name, "is_member": True} for name, channel in CHANNELS.items()]
-        return {"channels": channels, "response_metadata": {"next_cursor": ""}}
+    def _conversations_list(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        limit, start = min(int(arguments.get("limit") or 100), 999), int(arguments.get("cursor") or 0)
+        self.listed.append(start)
+        # The known ones come last: whoever looks for one reads the whole list.
+        named = [(f"c0crowd{number:05}", f"C0CROWD{number:05}") for number in range(self.crowd)]
+        named += CHANNELS.items()
+        channels = [{"id": channel, "name": name, "is_member": True} for name, channel in named[start : start + limit]]
+        more = start + limit < len(named)
+        return {"channels": channels, "response_metadata": {"next_cursor": str(start + limit) if more else ""}}
+
+    async def crowded(self, request: Request) -> Response:
+        """How many channels more there are; answers where lists have begun."""
+        self.crowd = (await request.json())["channels"]
+        began, self.listed = self.listed, []
+        return JSONResponse(began)
 
     def _conversations_history(self, arguments: dict[str, Any]) -> dict[str, Any]:
         oldest = float(arguments.get("oldest") or 0)
@@ -533,6 +549,7 @@ def make(interactivity_url: str | None = None, signing_secret_file: str | None =
             Route("/press", slack.press, methods=["POST"]),
             Route("/_sandbox/files", slack.uploaded),
             Route("/_sandbox/responses", slack.responded),
+            Route("/_sandbox/crowd", slack.crowded, methods=["POST"]),
             Route("/_sandbox/interactivity", slack.interact, methods=["POST"]),
             Route("/_sandbox/press", slack.press, methods=["POST"]),
             Route("/_sandbox/tokens", slack.narrow, methods=["POST"]),

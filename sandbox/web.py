@@ -51,12 +51,13 @@ class Fault:
     json: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     applied: bool = False
+    after: int = 0
 
 
 class Faults:
-    """``POST /_sandbox/faults`` ``{call, times?, status?, json?, headers?, applied?}``: scripted failures.
+    """``POST /_sandbox/faults`` ``{call, times?, status?, json?, headers?, applied?, after?}``: scripted failures.
 
-    ``applied`` carries the call out and then fails it, as a connection that breaks before the answer.
+    ``after`` so many calls have passed. ``applied`` carries the call out and then fails it, as a connection that breaks before the answer.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,9 @@ class Faults:
     def next(self, call: str) -> Fault | None:
         """The fault that this call gets, if any; it then has one time less."""
         for fault in self.scripted:
-            if fault.call == call and fault.times > 0:
+            if fault.call == call and fault.after > 0:
+                fault.after -= 1
+            elif fault.call == call and fault.times > 0:
                 fault.times -= 1
                 return fault
         return None

@@ -8,6 +8,7 @@ from email.header import Header
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.utils import format_datetime, formataddr, parseaddr
+from typing import Any
 
 from airflow_provider_airis.channels.base import Channel
 from airflow_provider_airis.channels.texts import cut, cut_lines, one_line
@@ -86,6 +87,11 @@ class EmailChannel(Channel):
 
     deduplicates = True
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Who still lacks a mail that the others have, by its Message-ID.
+        self._lacking: dict[str, tuple[str, ...]] = {}
+
     def refuses_all(self, error: PermanentError) -> bool:
         """552 and 554 are said of a mail, unless of all addresses; any other code is of the server or the login."""
         from airflow_provider_airis.hooks.email import NOBODY, PARTLY
@@ -95,7 +101,17 @@ class EmailChannel(Channel):
         return error.status not in (552, 554) and super().refuses_all(error)
 
     def send(self, view: AlertView, sent: str | None, *, maybe_sent: bool) -> str:  # noqa: ARG002
-        """Mail the state."""
+        """Mail the state; after a try in which some addresses were turned away for now, to these alone."""
+        from airflow_provider_airis.hooks.email import PARTLY, DeferredError
+
         message = mail(view, sender=self.hook.sender, to=self.target, first=sent)
-        self.hook.send(message)
-        return sent or str(message["Message-ID"])
+        key = str(message["Message-ID"])
+        try:
+            self.hook.send(message, self._lacking.pop(key, ()))
+        except DeferredError as error:
+            if self.retries:
+                # Who lets the hook try again does not come back with this channel, and would mail to all.
+                raise PermanentError(str(error), detail=PARTLY) from error
+            self._lacking[key] = error.addresses
+            raise
+        return sent or key

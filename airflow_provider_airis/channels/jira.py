@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_airis.channels.texts import cut
+from airflow_provider_airis.channels.texts import cut, identity, utf16
 from airflow_provider_airis.channels.tickets import TicketChannel, described
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import AirisError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUMMARY_CHARS = 255
 LABEL_CHARS = 255
-# Jira takes 32,767, markup and link included.
+# Jira takes 32,767, markup and link included, and counts as Java does.
 TEXT_CHARS = 30_000
 
 
@@ -28,7 +28,7 @@ def issue(view: AlertView, *, project: str, issue_type: str, follows: str = "") 
     return {
         "project": {"key": project},
         "issuetype": {"name": issue_type},
-        "summary": cut(f"[{view.alert.severity.upper()}] {view.name}", SUMMARY_CHARS),
+        "summary": cut(f"[{view.alert.severity.upper()}] {view.name}", SUMMARY_CHARS, utf16),
         "description": f"{text(view)}{more}",
         "labels": ["airis-mon", label(view)],
     }
@@ -49,8 +49,8 @@ def mark(view: AlertView) -> str:
 
 
 def label(view: AlertView) -> str:
-    """By which an alert's issue is found again; labels hold no blanks."""
-    return re.sub(r"\s", "_", view.key)[:LABEL_CHARS]
+    """By which an alert's issue is found again; labels hold no blanks, and no markup."""
+    return re.sub(r"[^\w.:-]", "_", identity(view.key, LABEL_CHARS), flags=re.ASCII)
 
 
 class JiraChannel(TicketChannel["Issue"]):

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from airflow_provider_airis.channels.base import Channel
-from airflow_provider_airis.channels.texts import clean, cut, cut_lines, one_line
+from airflow_provider_airis.channels.texts import clean, cut, cut_lines, identity, one_line
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.records import Alert, iso
@@ -34,7 +34,7 @@ def event(view: AlertView) -> dict[str, Any]:
     See https://developer.pagerduty.com/docs/send-alert-event
     """
     alert = view.alert
-    body: dict[str, Any] = {"event_action": _ACTIONS[alert.status], "dedup_key": view.key[:DEDUP_KEY_CHARS]}
+    body: dict[str, Any] = {"event_action": _ACTIONS[alert.status], "dedup_key": identity(view.key, DEDUP_KEY_CHARS)}
     if alert.status == "firing":
         model_id, environment = (
             value and cut(one_line(value), SUMMARY_CHARS) for value in (alert.model_id, alert.environment)

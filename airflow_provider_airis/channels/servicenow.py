@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_airis.channels.texts import cut
+from airflow_provider_airis.channels.texts import cut, identity, utf16
 from airflow_provider_airis.channels.tickets import TicketChannel, described
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError
@@ -34,8 +35,8 @@ def incident(view: AlertView, *, follows: str = "") -> dict[str, Any]:
     """
     impact, urgency = _GRADES[view.alert.severity]
     return {
-        "short_description": cut(f"AIRIS-MON Alert: {view.name}", SHORT_CHARS),
-        "description": described(view, TEXT_CHARS, follows=follows),
+        "short_description": cut(f"AIRIS-MON Alert: {view.name}", SHORT_CHARS, utf16),
+        "description": text(view, follows=follows),
         "impact": impact,
         "urgency": urgency,
         "correlation_id": correlation_id(view),
@@ -45,7 +46,7 @@ def incident(view: AlertView, *, follows: str = "") -> dict[str, Any]:
 
 def change(view: AlertView, *, close_code: str) -> dict[str, Any]:
     """The fields that change with an alert's state."""
-    note = described(view, TEXT_CHARS)
+    note = text(view)
     fields = {"work_notes": note, "correlation_display": state(view)}
     if view.over:
         return {**fields, "state": "6", "close_code": close_code, "close_notes": note}
@@ -53,9 +54,14 @@ def change(view: AlertView, *, close_code: str) -> dict[str, Any]:
     return {**fields, "impact": impact, "urgency": urgency}
 
 
+def text(view: AlertView, *, follows: str = "") -> str:
+    """A description or note. What the alert says is not read as HTML, which ``[code]`` makes of a journal's text."""
+    return re.sub(r"\[(/?code)\]", r"(\1)", described(view, TEXT_CHARS, follows=follows), flags=re.IGNORECASE)
+
+
 def correlation_id(view: AlertView) -> str:
     """By which an alert's incident is found again. ``^`` would end a condition of ServiceNow's queries."""
-    return view.key.replace("^", "_")[:CORRELATION_CHARS]
+    return identity(view.key.replace("^", "_"), CORRELATION_CHARS)
 
 
 def state(view: AlertView) -> str:

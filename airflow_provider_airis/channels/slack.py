@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_airis.channels import chart
 from airflow_provider_airis.channels.base import Channel
-from airflow_provider_airis.channels.texts import cut, cut_lines, lasting
+from airflow_provider_airis.channels.texts import cut, cut_lines, lasting, utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.records import from_ms
@@ -34,6 +34,10 @@ PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)
 # Half of what is sent side by side: in a burst, the alerts themselves go first.
 DRAWN_AT_ONCE = 2
 
+# What Slack reads as formatting in mrkdwn, which has no way to escape it: bold, struck, code, italics, emoji, quotes.
+_FORMATTING = re.compile(
+    r"[*~`]|(?<!\w)_|_(?!\w)|:[a-z0-9_+'-]*[a-z_+][a-z0-9_+'-]*:|(?<!\w):\d+:|^\s*>", re.IGNORECASE | re.MULTILINE
+)
 _ICONS = {"critical": "🚨", "high": "🚨", "medium": "⚠️", "warning": "⚠️", "low": "ℹ️", "info": "ℹ️"}  # noqa: RUF001
 _COLOURS = {"critical": "#b3261e", "high": "#d9480f", "medium": "#e0a100", "warning": "#e0a100"}
 _CALM, _ACKNOWLEDGED, _RESOLVED = "#1f6feb", "#7a7a7a", "#2da160"
@@ -61,9 +65,9 @@ def message(view: AlertView, *, picture: str = "") -> dict[str, Any]:
         title = f"The hour before the alert fired, UTC{limit}"
         blocks.append(ImageBlock(slack_file=SlackFile(id=picture), alt_text=title, title=title))
     body: list[Block] = [
-        SectionBlock(fields=[_mrkdwn(f"*{name}:*\n", value, FIELD_CHARS) for name, value in view.facts.items()]),
-        SectionBlock(text=_mrkdwn("*Description:*\n", view.description, SECTION_CHARS)),
-        ContextBlock(elements=[_mrkdwn("", " · ".join(_context(view)), FIELD_CHARS)]),
+        SectionBlock(fields=[_said(value, FIELD_CHARS, label=name) for name, value in view.facts.items()]),
+        SectionBlock(text=_said(view.description, SECTION_CHARS, label="Description")),
+        ContextBlock(elements=[_said(" · ".join(_context(view)), FIELD_CHARS)]),
         ActionsBlock(elements=_buttons(view)),
     ]
     attachment = BlockAttachment(
@@ -94,6 +98,16 @@ def reply(view: AlertView) -> str:
     what = f": {_escaped(view.name)}" if alert.id.startswith("group-") else ""
     now = f"{_ICONS[alert.severity]} {alert.severity.capitalize()} now, firing for {after}"
     return _shortened(f"{now}{what}", SECTION_CHARS)
+
+
+def replied(view: AlertView) -> dict[str, Any]:
+    """The message in the thread: with a block of plain text where Slack would read some of it as formatting."""
+    from slack_sdk.models.blocks import SectionBlock
+
+    said: dict[str, Any] = {"text": reply(view)}
+    if not _FORMATTING.search(f"{view.name if view.alert.id.startswith('group-') else ''}{view.acknowledged_by}"):
+        return said
+    return {**said, "blocks": [SectionBlock(text=_said(_unescaped(reply(view)), SECTION_CHARS)).to_dict()]}
 
 
 def _heading(view: AlertView) -> str:
@@ -233,7 +247,7 @@ class SlackChannel(Channel):
                 return
             metadata = {"alert_id": view.alert.id, "target": self.target, "reply": state}
             channel = reference.partition(":")[0]
-            self.hook.post(channel, {"text": reply(view), "metadata": metadata}, thread=reference)
+            self.hook.post(channel, {**replied(view), "metadata": metadata}, thread=reference)
         except PermanentError as error:
             self.log.warning(
                 "The thread of alert %s is not told; its message shows the state: %s", view.alert.id, error
@@ -285,18 +299,27 @@ def _escaped(value: str) -> str:
     return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def _unescaped(value: str) -> str:
+    return value.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
 def _shortened(escaped: str, most: int) -> str:
     """Cut, but not within an escaped character."""
-    return re.sub(r"&[a-z]*…$", "…", cut_lines(escaped, most))
+    return re.sub(r"&[a-z]*…$", "…", cut_lines(escaped, most, utf16))
 
 
 def _plain(value: str) -> Any:
     from slack_sdk.models.blocks import PlainTextObject
 
-    return PlainTextObject(text=cut(value, HEADER_CHARS), emoji=True)
+    return PlainTextObject(text=cut(value, HEADER_CHARS, utf16), emoji=True)
 
 
-def _mrkdwn(label: str, value: str, most: int) -> Any:
-    from slack_sdk.models.blocks import MarkdownTextObject
+def _said(value: str, most: int, *, label: str = "") -> Any:
+    """What the alert says, under a label; as plain text if Slack would read some of it as formatting."""
+    from slack_sdk.models.blocks import MarkdownTextObject, PlainTextObject
 
-    return MarkdownTextObject(text=_shortened(label + _escaped(value), most))
+    if _FORMATTING.search(value):
+        return PlainTextObject(text=cut_lines(f"{label}:\n{value}" if label else value, most, utf16), emoji=False)
+    # verbatim: neither addresses nor names become links.
+    said = f"*{label}:*\n{_escaped(value)}" if label else _escaped(value)
+    return MarkdownTextObject(text=_shortened(said, most), verbatim=True)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import Generic, Protocol, TypeVar
 
 from airflow_provider_airis.channels.base import Channel
-from airflow_provider_airis.channels.texts import cut, cut_lines
+from airflow_provider_airis.channels.texts import cut, cut_lines, utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError
 
@@ -96,11 +96,11 @@ class TicketChannel(Channel, Generic[T]):
 
 
 def described(view: AlertView, most: int, *, follows: str = "") -> str:
-    """An alert's state as text of at most so many characters; the description is what is cut.
+    """An alert's state as text of at most so many characters, in UTF-16; the description is what is cut.
 
     :param follows: the closed ticket that this one follows, in words.
     """
     fields = {**view.facts, **view.measured, **view.history, **({"Follows": follows} if follows else {})}
-    lines = [view.title, "", *(f"{name}: {cut(value, FIELD_CHARS)}" for name, value in fields.items()), "", ""]
+    lines = [view.title, "", *(f"{name}: {cut(value, FIELD_CHARS, utf16)}" for name, value in fields.items()), "", ""]
     head, tail = "\n".join(lines), f"\n\nDashboard: {view.url}"
-    return f"{head}{cut_lines(view.description, max(1, most - len(head) - len(tail)))}{tail}"
+    return f"{head}{cut_lines(view.description, max(1, most - utf16(head) - utf16(tail)), utf16)}{tail}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from email.message import Message
 from email.utils import getaddresses, parseaddr
@@ -29,6 +29,17 @@ _ADVICE = {
     553: "the server refuses the address; check target, and from_email of connection {conn_id}",
     554: "the server refuses the mail; its administrators know why",
 }
+
+
+class DeferredError(RetryableError):
+    """The server has turned some addresses away for now; the others have the mail.
+
+    :param addresses: those that lack it.
+    """
+
+    def __init__(self, message: str, addresses: Sequence[str]) -> None:
+        super().__init__(message)
+        self.addresses = tuple(addresses)
 
 
 class EmailHook(SystemHook):
@@ -59,31 +70,52 @@ class EmailHook(SystemHook):
             raise self._misconfigured("its extra from_email is no address")
         return sender
 
-    def send(self, message: Message) -> None:
-        """Hand a mail to the server, for all addresses of its ``To``.
+    def send(self, message: Message, to: Sequence[str] = ()) -> None:
+        """Hand a mail to the server.
 
-        :raises RetryableError: the server is not there, or turns it away for now.
-        :raises PermanentError: the server refuses the login, the mail or an address. Where it refuses some of them,
-            whether for good or for now, the others have the mail, and ``detail`` is ``partly sent``.
+        :param to: of the addresses of its ``To`` those that lack it; all of them unless given.
+        :raises DeferredError: the server has turned some of them away for now, again and again; the others have it.
+        :raises RetryableError: the server is not there, or turns the mail away for now.
+        :raises PermanentError: the server refuses the login, the mail or an address. Where it refuses some of them, the
+            others have the mail, and ``detail`` is ``partly sent``.
         """
-        if not any("@" in address for _, address in getaddresses(message.get_all("To", []))):
+        addresses = [address for _, address in getaddresses(message.get_all("To", [])) if "@" in address]
+        if not addresses:
             raise PermanentError(f"{self.hook_name}: {message['To']!r} is no address; check target")
+        lacking, left = [*to] or addresses, self.retries
+        while lacking := self._offer(message, lacking, addresses, last=not left):
+            left -= 1
+            self.log.warning("The mail is offered to %s again in %.0f s", ", ".join(lacking), WAIT_S)
+            sleep(WAIT_S)
 
-        def deliver(client: smtplib.SMTP) -> None:
-            if refused := client.send_message(message):
+    def _offer(self, message: Message, to: Sequence[str], addresses: Sequence[str], *, last: bool) -> list[str]:
+        """Offer a mail once, to all of its addresses or those that lack it; returns whom to offer it again."""
+        said: dict[str, tuple[int, bytes]] = {}
+        others = "the other addresses were sent the mail"
+        partly = len(to) < len(addresses)
+        try:
+            self._with_client(lambda client: said.update(client.send_message(message, to_addrs=[*to])))
+        except RetryableError as error:
+            if error.status is not None and not last:
+                self.log.warning("%s", error)
+                return [*to]
+            if partly:
+                raise DeferredError(f"{error}; {others}", to) from error
+            raise
+        except PermanentError as error:
+            if partly:
                 # Whoever has it is not sent it again for the sake of those.
-                raise PermanentError(self._refuse(refused, "the other addresses were sent the mail"), detail=PARTLY)
-
-        left = self.retries
-        while True:
-            try:
-                return self._with_client(deliver)
-            except RetryableError as error:
-                if not left or error.status is None:
-                    raise
-                left -= 1
-                self.log.warning("%s; it is offered again in %.0f s", error, WAIT_S)
-                sleep(WAIT_S)
+                raise PermanentError(f"{error}; {others}", detail=PARTLY) from error
+            raise
+        if not said:
+            return []
+        busy = any(code < 500 for code, _ in said.values())
+        if not busy:
+            raise PermanentError(self._refuse(said, others), detail=PARTLY)
+        if last:
+            raise DeferredError(self._refuse(said, others), [*said])
+        self.log.warning("%s", self._refuse(said, others))
+        return [*said]
 
     def check(self) -> str:
         """Connect, encrypt, log in, and send nothing; returns what to tell the user."""

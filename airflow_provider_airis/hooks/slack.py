@@ -17,6 +17,10 @@ from airflow_provider_airis.hooks.base import SystemHook
 from airflow_provider_airis.hooks.retrying import LONGEST_WAIT_S
 
 EVENT_TYPE = "airis_alert"
+# Of channels, each of nearly a thousand.
+CHANNEL_PAGES = 100
+# Neither addresses nor names in a message's text become links.
+LITERAL = {"parse": "none", "link_names": False}
 # What Slack answers when it is the token or the channel that has to be mended.
 REFUSALS = frozenset(
     {
@@ -103,6 +107,9 @@ class SlackHook(SystemHook):
 
     def __init__(self, conn_id: str | None = None, *, timeout: float | None = None, retries: int = 3) -> None:
         super().__init__(conn_id, timeout=timeout, retries=retries)
+        # Channels' ids by their names as far as the list was read, and where it goes on; None at its end.
+        self._channels: dict[str, str] = {}
+        self._cursor: str | None = ""
 
     @property
     def is_webhook(self) -> bool:
@@ -156,13 +163,16 @@ class SlackHook(SystemHook):
         :param thread: reference of the message that it is a reply to.
         """
         place = {"thread_ts": thread.split(":")[1]} if thread else {}
-        answer = self.call("chat.postMessage", channel=channel, unfurl_links=False, **place, **_described(message))
+        answer = self.call(
+            "chat.postMessage", channel=channel, unfurl_links=False, **LITERAL, **place, **_described(message)
+        )
+        self._channels[channel.removeprefix("#")] = str(answer["channel"])
         return f"{answer['channel']}:{answer['ts']}"
 
     def update(self, reference: str, message: dict[str, Any]) -> None:
         """Replace a message. Slack takes the channel's id only, which is why the reference holds it."""
         channel, ts = reference.split(":")[:2]
-        self.call("chat.update", channel=channel, ts=ts, **_described(message))
+        self.call("chat.update", channel=channel, ts=ts, **LITERAL, **_described(message))
 
     def replies(self, reference: str) -> Iterator[dict[str, Any]]:
         """Yield the metadata of the replies that :meth:`post` left in a message's thread.
@@ -279,19 +289,36 @@ class SlackHook(SystemHook):
                 return
 
     def _channel_id(self, channel: str) -> str:
+        """A channel's id by its name, from the list of all, which goes on where a rate limit has stopped it.
+
+        :raises PermanentError: there is none of that name among the first hundred thousand.
+        """
+        name = channel.removeprefix("#")
         if re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel):
             return channel
-        name = channel.removeprefix("#")
-        cursor = ""
-        for _ in range(100):
-            answer = self.call("conversations.list", limit=999, cursor=cursor, types="public_channel,private_channel")
-            for row in answer["channels"]:
-                if row["name"] == name:
-                    return str(row["id"])
-            cursor = answer.get("response_metadata", {}).get("next_cursor", "")
-            if not cursor:
+        for _ in range(CHANNEL_PAGES):
+            if name in self._channels or self._cursor is None:
                 break
-        raise PermanentError(f"{self._asked('conversations.list')}: there is no channel {channel}")
+            self._list_channels(self._cursor)
+        if name in self._channels:
+            return self._channels[name]
+        self._cursor = ""  # it may be made, or renamed, until somebody asks again
+        raise PermanentError(
+            f"{self._asked('conversations.list')}: there is no channel {channel}; its id can be given as well",
+            detail="channel_not_found",
+        )
+
+    def _list_channels(self, cursor: str) -> None:
+        """One page of the list, and where the next one begins."""
+        asked = {"limit": 999, "exclude_archived": True, "types": "public_channel,private_channel"}
+        try:
+            answer = self.call("conversations.list", cursor=cursor, **asked)
+        except PermanentError as error:
+            if error.detail == "invalid_cursor":
+                self._cursor = ""
+            raise
+        self._channels |= {str(row["name"]): str(row["id"]) for row in answer["channels"]}
+        self._cursor = answer.get("response_metadata", {}).get("next_cursor") or None
 
     def _refused(self, what: str, status: int, body: Any, headers: Any) -> AirisError:
         """What an answer says: the Web API's is an object, that of a webhook its word for the error."""

@@ -11,6 +11,8 @@ from airflow_provider_airis.hooks.servicenow import CLOSED, RESOLVED
 from airflow_provider_airis.receive.base import Action, Handler, Refused, alert_id, check, check_age, decoded, mac
 
 NEW = "1"
+# Whose changes are those of the instance's own rules and jobs: nobody has taken the incident.
+INSTANCE = "system"
 
 
 class _Incident(msgspec.Struct):
@@ -23,7 +25,11 @@ class _Incident(msgspec.Struct):
 
 
 class ServiceNowHandler(Handler):
-    """Incidents that were resolved, closed or cancelled, and those that somebody has taken."""
+    """Incidents that were resolved, closed or cancelled, and those that somebody has taken.
+
+    The rule that sends them does so if the state or the assignment has changed, not at any edit: what has changed an
+    asynchronous rule's script cannot tell, but its conditions can.
+    """
 
     def verify(self, body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now: float) -> None:
         """``X-Airis-Signature: t=<Unix s>,v1=<Base64 of the HMAC of "<t>.<body>">``: the hub's, but in Base64."""
@@ -42,6 +48,8 @@ class ServiceNowHandler(Handler):
         if not known or (found.state == NEW and not found.assigned_to):
             return []
         over = found.state in (RESOLVED, *CLOSED)
+        if not over and found.by == INSTANCE:
+            return []
         return [
             Action(
                 kind="resolve" if over else "acknowledge",

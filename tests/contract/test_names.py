@@ -71,7 +71,9 @@ def test_the_event_in_pagerduty():
     assert {
         *["alert_id", "model_id", "environment", "threshold", "current_value", "duration", "dashboard_url"]
     } <= details.keys()
-    assert BY_STEM["pagerduty"].severities == ("critical", "high")
+    channel = BY_STEM["pagerduty"].channel
+    assert channel
+    assert channel.severities == ("critical", "high")
     resolved = pagerduty.event(AlertView(msgspec.structs.replace(ALERT, status="resolved"), VIEW.url))
     assert resolved == {"event_action": "resolve", "dedup_key": "airis-mon-4f1c9d2ab3e0a711"}
 

@@ -498,6 +498,46 @@ def test_a_webhook_that_is_not_there_may_come_back_and_gives_nothing_away(connec
     assert WEBHOOK not in str(absent.value) + caplog.text
 
 
+def crowd(slack: StandIn, channels: int) -> list[int]:
+    """Makes the workspace so large; where lists have begun."""
+    began: list[int] = slack.http.post("/_sandbox/crowd", json={"channels": channels}).json()
+    return began
+
+
+def test_a_channel_of_a_large_workspace_is_found_though_its_list_is_rate_limited(slack, fire):
+    """What was read of the list stays read: each try goes on where the limit has stopped the last one."""
+    first = to_slack(fire())["reference"]
+    alert_id = fire(fingerprint="after a crash")
+    slack.fault("chat.postMessage", status=503, applied=True)
+    with pytest.raises(RetryableError):
+        to_slack(alert_id)
+    crowd(slack, 10_000)
+    limited = {"status": 429, "headers": {"Retry-After": "600"}, "json": {"ok": False, "error": "ratelimited"}}
+    with AirisHook() as hub:
+        view = AlertView(hub.alert(alert_id), URL)
+    channel = to_alerts()
+    for _ in range(3):
+        slack.fault("conversations.list", **limited, after=3)
+        with pytest.raises(RetryableError, match="ratelimited"):
+            channel.send(view, None, maybe_sent=True)
+    found = channel.send(view, None, maybe_sent=True)
+    assert found.partition(":")[0] == first.partition(":")[0]
+    assert crowd(slack, 0) == [*range(0, 10_000, 999)]
+    assert len(slack.seen()) == 3
+
+
+def test_a_channel_may_be_named_by_its_id(slack, fire):
+    alert_id = fire()
+    slack.fault("chat.postMessage", status=503, applied=True)
+    with pytest.raises(RetryableError):
+        AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="C0ALERTS001").execute({})
+    crowd(slack, 0)
+    task = AirisToSlackOperator(task_id="slack", alert_id=alert_id, target="C0ALERTS001")
+    task.execute({"ti": SimpleNamespace(try_number=2, max_tries=3)})
+    assert crowd(slack, 0) == []
+    assert len(slack.seen()) == 2
+
+
 @pytest.fixture
 def ruled(hub: Any, airis: str, request: pytest.FixtureRequest) -> Callable[..., str]:
     """Sends points that make a rule of their own fire, and returns the alert's id."""

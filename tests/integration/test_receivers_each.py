@@ -400,13 +400,43 @@ def test_an_address_that_is_refused_is_told_and_the_others_have_the_mail(receive
 
 
 @one("email")
-def test_a_busy_mailbox_costs_the_others_no_second_mail(receiver, side, fire):
+def test_a_busy_mailbox_is_offered_the_mail_again_alone(receiver, side, fire):
+    alert_id = fire()
+    side.target = "full@example.com, oncall@example.com"
+    side.fault("RCPT", status=450, json={"text": "4.2.1 try again later"})
+    side.deliver(alert_id)
+    assert [mail["to"] for mail in side.seen(alert_id)] == [["oncall@example.com"], ["full@example.com"]]
+    assert len({mail["headers"]["Message-ID"] for mail in side.seen(alert_id)}) == 1
+
+
+@one("email")
+def test_a_mailbox_that_stays_busy_costs_the_others_no_second_mail(receiver, side, fire):
+    """As the dispatch tries: with the same channel, which knows who lacks the mail."""
+    alert_id = fire()
+    side.target = "full@example.com, oncall@example.com"
+    with AirisHook() as hub:
+        view = AlertView(hub.alert(alert_id), URL)
+    channel = open_channel(side.row, side.target, options=ChannelOptions(side.row), retries=0)
+    for maybe_sent in (False, True):
+        side.fault("RCPT", status=452, json={"text": "4.2.2 mailbox full"})
+        with pytest.raises(RetryableError, match=r"full@example.com: 452 4.2.2 mailbox full"):
+            channel.send(view, None, maybe_sent=maybe_sent)
+    channel.send(view, None, maybe_sent=True)
+    assert [mail["to"] for mail in side.seen(alert_id)] == [["oncall@example.com"], ["full@example.com"]]
+
+
+@one("email")
+def test_an_operator_whose_mailbox_stays_busy_says_who_lacks_the_mail(receiver, side, fire):
     alert_id = fire()
     side.target = "full@example.com, oncall@example.com"
     side.fault("RCPT", status=452, json={"text": "4.2.2 mailbox full"})
-    with pytest.raises(AirflowFailException, match=r"refuses full@example.com: 452 4.2.2 mailbox full: the other"):
-        side.deliver(alert_id)
-    assert [mail["to"] for mail in side.seen(alert_id)] == [["oncall@example.com"]]
+    with AirisHook() as hub:
+        view = AlertView(hub.alert(alert_id), URL)
+    channel = side.channel()
+    channel.hook.retries = 0
+    with pytest.raises(PermanentError, match="the other") as partly:
+        channel.send(view, None, maybe_sent=False)
+    assert channel.refuses_all(partly.value) is False
 
 
 @one("email")

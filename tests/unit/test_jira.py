@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from airflow_provider_airis.channels.jira import issue, mark, text
+from airflow_provider_airis.channels.texts import utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.jira import JiraHook
 from airflow_provider_airis.records import Alert
@@ -28,7 +29,7 @@ def test_text_of_any_length_makes_an_issue_that_jira_takes(filler):
     long = filler * 50_000
     subject = alert(id=f"a{filler}1" * 100, name=long, description=long, model_id=long)
     _check(issue(AlertView(subject, URL), project="OPS", issue_type="Task"))
-    assert len(text(AlertView(subject, URL))) <= 32_767
+    assert utf16(text(AlertView(subject, URL))) <= 32_767
 
 
 def test_an_issue_shows_the_alert():

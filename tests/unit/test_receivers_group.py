@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from airflow_provider_airis.catalog import SYSTEMS
 from airflow_provider_airis.channels import email, jira, pagerduty, servicenow, slack, teams, webhook
-from airflow_provider_airis.channels.texts import cut_lines, lasting
+from airflow_provider_airis.channels.texts import cut, cut_lines, lasting, utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.records import Alert
 from airflow_provider_airis.routes import Routes, folded
@@ -132,6 +133,33 @@ def test_a_group_is_known_by_its_id_and_shows_its_labels():
 def test_text_is_cut_between_lines_where_there_are_many(value, most, shown):
     assert cut_lines(value, most) == shown
     assert len(shown) <= most
+
+
+@pytest.mark.parametrize("value", ["x" * 30, "🚨" * 30, "x🚨" * 20, "🚨x\n" * 20])
+@pytest.mark.parametrize("most", [30, 31, 40])
+def test_text_is_cut_to_what_java_and_javascript_count(value, most):
+    for cutting in (cut, cut_lines):
+        shown = cutting(value, most, utf16)
+        assert len(shown.encode("utf-16-le")) // 2 == utf16(shown) <= most
+        assert utf16(shown) >= most - 2 or "\n" in value or shown == value
+
+
+@pytest.mark.parametrize("of", [jira.label, servicenow.correlation_id, lambda v: pagerduty.event(v)["dedup_key"]])
+def test_alerts_of_long_ids_are_told_apart(of):
+    keys = {
+        of(AlertView(msgspec.structs.replace(ALERTS[0], id=f"{'🚨' * 200}{'x' * length}"), URL)) for length in range(9)
+    }
+    assert len(keys) == 9
+    assert all(len(key) <= 255 and key.isascii() for key in keys)
+
+
+@pytest.mark.parametrize("stem", SHOWN.keys() - {"webhook"})
+def test_no_receiver_is_sent_control_characters(stem):
+    """A webhook's body is the hub's own record."""
+    hostile = "a\x00b\x1b[31mc\x9bd\u202ee\u2066f\rg"
+    alert = msgspec.structs.replace(ALERTS[0], name=hostile, description=hostile, model_id=hostile)
+    for text in texts(json.loads(json.dumps(SHOWN[stem].of(alert)))):
+        assert not {*"\x00\x1b\x9b\u202e\u2066\r"} & {*text}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from airflow_provider_airis.channels.servicenow import change, correlation_id, incident
+from airflow_provider_airis.channels.texts import utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.servicenow import ServiceNowHook
 from airflow_provider_airis.records import Alert
@@ -73,9 +74,19 @@ def test_text_of_any_length_keeps_the_tables_limits(filler, status):
     long = filler * 50_000
     subject = alert(id=long, name=long, description=long, model_id=long, acknowledged_by=long, status=status)
     for fields in (incident(AlertView(subject, URL)), change(AlertView(subject, URL), close_code="Solution provided")):
-        assert {name: len(value) for name, value in fields.items() if len(value) > FIELDS[name]} == {}
+        assert {name: utf16(value) for name, value in fields.items() if utf16(value) > FIELDS[name]} == {}
         assert URL in fields.get("description", "") + fields.get("work_notes", "")
     assert "^" not in correlation_id(AlertView(subject, URL))
+
+
+def test_what_an_alert_says_is_no_html():
+    """A journal of ServiceNow's makes HTML of what stands in [code]."""
+    hostile = "[code]<img src=x onerror=alert(1)>[/code] [CODE]"
+    fields = incident(AlertView(alert(name=hostile, description=hostile), URL))
+    note = change(AlertView(alert(name=hostile, description=hostile), URL), close_code="x")["work_notes"]
+    for text in (fields["description"], note):
+        assert "[code]" not in text.lower()
+        assert "(code)<img src=x onerror=alert(1)>(/code) (CODE)" in text
 
 
 def test_only_the_end_changes_the_state():

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from slack_sdk.models.blocks import Block
 
-from airflow_provider_airis.channels.slack import message, reply, text
+from airflow_provider_airis.channels.slack import message, replied, reply, text
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.records import Alert
 from sandbox.slack import MOST_CHARS, _block_faults, _texts
@@ -81,12 +81,64 @@ def test_text_of_any_length_keeps_slacks_limits(filler, length):
     assert (description["text"] == f"*Description:*\n{long}") or description["text"].endswith("…")
 
 
+def text_objects(part: Any) -> list[dict[str, Any]]:
+    """Every text object of blocks."""
+    if isinstance(part, dict):
+        own = [part] if isinstance(part.get("text"), str) else []
+        return own + [found for value in part.values() for found in text_objects(value)]
+    return [found for value in part for found in text_objects(value)] if isinstance(part, list) else []
+
+
 def test_hostile_text_mentions_nobody_and_links_nowhere():
     hostile = "<!channel> <@U123> <https://evil.example|safe> & <"
-    shown = json.dumps(blocks(alert(name=hostile, description=hostile, model_id=hostile, acknowledged_by=hostile), URL))
-    assert "<" not in shown
-    assert ">" not in shown
-    assert "<" not in text(AlertView(alert(name=hostile), URL))
+    view = AlertView(alert(name=hostile, description=hostile, model_id=hostile, acknowledged_by=hostile), URL)
+    for found in text_objects(blocks(view.alert, URL)):
+        if found["type"] == "mrkdwn":
+            assert found["verbatim"] is True
+            assert not {"<", ">"} & {*found["text"]}
+        else:
+            assert found["emoji"] is False or "evil" not in found["text"]
+    assert "<" not in text(view)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "*bold*",
+        "_sloping_",
+        "~struck~",
+        "`code`",
+        "x *bold* y",
+        ":fire:",
+        "ok:+1:",
+        "_a",
+        "a_ b",
+        "a :100: b",
+        "snake_",
+    ],
+)
+def test_what_slack_would_format_is_plain_text(said):
+    view = AlertView(alert(name=said, description=said, acknowledged_by=said, status="acknowledged"), URL)
+    found = [one for one in text_objects(blocks(view.alert, URL)) if said in one["text"]]
+    assert [(one["type"], one["emoji"]) for one in found] == [("plain_text", False)] * 3
+    (block,) = replied(view)["blocks"]
+    valid([block])
+    assert (block["text"]["type"], block["text"]["emoji"]) == ("plain_text", False)
+    assert said in block["text"]["text"]
+
+
+def test_a_quotation_is_plain_text():
+    (found,) = (one for one in text_objects(blocks(alert(description="a\n > b"), URL)) if " > b" in one["text"])
+    assert (found["type"], found["emoji"]) == ("plain_text", False)
+
+
+@pytest.mark.parametrize(
+    "said", ["fraud_v2_final", "since 2026-11-23T04:00:59Z", "p95 > 2 s", "ratio 2:1", "a/b?c=d&e=f"]
+)
+def test_other_text_looks_as_it_always_does(said):
+    view = AlertView(alert(name=said, description=said), URL)
+    assert {one["type"] for one in text_objects(blocks(view.alert, URL)[1:4])} == {"mrkdwn"}
+    assert "blocks" not in replied(view)
 
 
 def test_times_are_utc_wherever_it_runs(monkeypatch):
