@@ -21,7 +21,7 @@ import httpx2
 
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.catalog.sagemaker import VARIANT
-from airflow_provider_airis.hooks.sagemaker import MAX_POINTS, MAX_QUERIES
+from airflow_provider_airis.hooks.cloudwatch import MAX_POINTS, MAX_QUERIES
 from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 from airflow_provider_airis.records import Window
 from sandbox.process import Server

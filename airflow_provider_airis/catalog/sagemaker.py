@@ -7,6 +7,7 @@ from airflow_provider_airis.catalog.system import Connection, EventSpec, MetricS
 # Sets of CloudWatch's dimensions, names sorted. The same requests and the same load are in several of them again.
 VARIANT = "EndpointName/VariantName"
 COMPONENT = "InferenceComponentName"
+ENDPOINT = "EndpointName"
 HOST = "Host"
 _CONTAINER = "ContainerName/EndpointName/VariantName"
 _INSTANCE = "EndpointName/InstanceId/VariantName"
@@ -166,6 +167,46 @@ ROW = System(
             _REQUESTS + "OverheadLatency",
             _LATENCY,
             (VARIANT, COMPONENT, _CONTAINER, _INSTANCE),
+        ),
+        MetricSpec(
+            "modelsetuptime",
+            "Microseconds",
+            "Time a serverless endpoint took to start what answers.",
+            _REQUESTS + "ModelSetupTime",
+            _LATENCY,
+            (VARIANT,),
+        ),
+        MetricSpec(
+            "approximatebacklogsize",
+            "Count",
+            "Requests in an asynchronous endpoint's queue, or worked on. As the next three, of the endpoint.",
+            _REQUESTS + "ApproximateBacklogSize",
+            _PEAK,
+            (ENDPOINT,),
+        ),
+        MetricSpec(
+            "approximatebacklogsizeperinstance",
+            "Count",
+            "The same per instance.",
+            _REQUESTS + "ApproximateBacklogSizePerInstance",
+            _PEAK,
+            (ENDPOINT,),
+        ),
+        MetricSpec(
+            "approximateageofoldestrequest",
+            "Seconds",
+            "How long the oldest request has been waiting.",
+            _REQUESTS + "ApproximateAgeOfOldestRequest",
+            ("Maximum",),
+            (ENDPOINT,),
+        ),
+        MetricSpec(
+            "hasbacklogwithoutcapacity",
+            "Count",
+            "1 where requests wait for an endpoint that has no instance.",
+            _REQUESTS + "HasBacklogWithoutCapacity",
+            ("Maximum",),
+            (ENDPOINT,),
         ),
         MetricSpec(
             "cpuutilization",

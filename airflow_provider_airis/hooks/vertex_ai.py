@@ -144,9 +144,11 @@ class VertexAIHook(SystemHook):
                 values.append(float(getattr(point.value, point.value.WhichOneof("value"))))
             yield Series(dict(row.metric.labels), dict(row.resource.labels), timestamps, values)
 
-    def labels(self, metric_type: str, window: Window, *, locations: Sequence[str] = ()) -> Iterator[Series]:
-        """Which series of a metric have points in the window, without the points."""
-        for row in self._time_series(metric_type, window, locations, view="HEADERS"):
+    def labels(
+        self, metric_type: str, window: Window, *, locations: Sequence[str] = (), endpoint: str = ""
+    ) -> Iterator[Series]:
+        """Which series of a metric, or of one endpoint (by its id), have points in the window, without the points."""
+        for row in self._time_series(metric_type, window, locations, endpoint, view="HEADERS"):
             yield Series(dict(row.metric.labels), dict(row.resource.labels), [], [])
 
     def check(self) -> str:
@@ -167,6 +169,7 @@ class VertexAIHook(SystemHook):
 
     @cached_property
     def _google(self) -> Any:
+        _ = self.connection  # which must exist: the provider's hook would take the credentials of the process
         with self.importing():
             from airflow.providers.google.common.hooks.base_google import GoogleBaseHook
 
@@ -228,11 +231,15 @@ class VertexAIHook(SystemHook):
             self._channels[target] = channel
         return self._channels[target]
 
-    def _time_series(self, metric_type: str, window: Window, locations: Sequence[str], **fields: Any) -> Iterator[Any]:
+    def _time_series(
+        self, metric_type: str, window: Window, locations: Sequence[str], endpoint: str = "", **fields: Any
+    ) -> Iterator[Any]:
         wanted = f'metric.type = "{metric_type}" AND resource.type = "{RESOURCE}"'
         if locations:
             names = ", ".join(f'"{name}"' for name in locations)
             wanted += f" AND resource.labels.location = one_of({names})"
+        if endpoint:
+            wanted += f' AND resource.labels.endpoint_id = "{endpoint}"'
         request = {
             "name": f"projects/{self.project_id}",
             "filter": wanted,

@@ -94,10 +94,20 @@ class Control:
             request.get("models", [f"{request['name']}-v1"]),
             created=seconds(request["created"]) if "created" in request else self.fleet.clock(),
             labelled=request.get("labelled", True),
+            owner=request.get("owner", ""),
         )
         if "deleted" in request:
             endpoint.deleted = seconds(request["deleted"])
         return {"id": endpoint.id}
+
+    def _post_silence(self, request: dict[str, Any]) -> None:
+        self.fleet.silent[request["metric"]] = seconds(request["from"])
+
+    def _delete_silence(self, _: dict[str, str]) -> None:
+        self.fleet.silent.clear()
+
+    def _patch_project(self, request: dict[str, Any]) -> None:
+        self.fleet.number = request["number"]
 
     def _delete_endpoints(self, request: dict[str, str]) -> None:
         self.fleet.fleet[request["id"]].deleted = self.fleet.clock()

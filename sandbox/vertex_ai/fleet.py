@@ -98,6 +98,7 @@ class Endpoint:
     """An endpoint; times are Unix seconds.
 
     :param labelled: whether its metrics carry the display names.
+    :param owner: another project, which shares its metrics through a metrics scope.
     """
 
     id: str
@@ -107,6 +108,7 @@ class Endpoint:
     created: float
     deleted: float = math.inf
     labelled: bool = True
+    owner: str = ""
 
 
 @dataclass
@@ -128,7 +130,8 @@ class Fleet:
     """Everything that exists, and what of it Cloud Monitoring shows.
 
     Minutes of ``[history_from, history_until)`` are published, and those from ``live_from`` on once they are over and
-    the ingest delay has passed: Google's own of each metric, or ``ingest_delay_s``. Unix seconds; 0 for none.
+    the ingest delay has passed: Google's own of each metric, or ``ingest_delay_s``. Unix seconds; 0 for none. With a
+    ``number`` the project is called by it in the names of its endpoints and in the labels of their series.
     """
 
     project: str
@@ -139,9 +142,12 @@ class Fleet:
     live_from: float = 0
     ingest_delay_s: float | None = None
     now: float | None = None
+    number: str = ""
 
     def __post_init__(self) -> None:
         self.fleet: dict[str, Endpoint] = {}
+        # From when on a metric has no points.
+        self.silent: dict[str, float] = {}
         self.series: dict[str, list[Series]] = {metric: [] for metric in METRICS}
         since = (self.history_from or self.live_from or time.time()) - 30 * 86400
         for location in self.locations:
@@ -169,6 +175,7 @@ class Fleet:
         labelled: bool = True,
         quiet: bool = False,
         gpu: bool = False,
+        owner: str = "",
     ) -> Endpoint:
         """Add an endpoint, whose display name need not be its alone; its points begin at ``created``."""
         dice = Random(f"{location}/{name}/{len(self.fleet)}")
@@ -176,7 +183,7 @@ class Fleet:
         deployed = tuple(
             Model.make(endpoint_id, number, model, quiet=quiet, gpu=gpu) for number, model in enumerate(models)
         )
-        endpoint = Endpoint(endpoint_id, name, location, deployed, created, labelled=labelled)
+        endpoint = Endpoint(endpoint_id, name, location, deployed, created, labelled=labelled, owner=owner)
         self.fleet[endpoint_id] = endpoint
         for model in deployed:
             for metric, kind in METRICS.items():
@@ -189,6 +196,7 @@ class Fleet:
         now = self.clock()
         visible = now - self.delay_s(series.metric)
         start = max(start, series.endpoint.created, now - RETENTION_S)
+        end = min(end, self.silent.get(series.metric, end))
         for first, last in (
             (self.history_from, min(self.history_until, visible)),
             (max(self.live_from, self.history_until), visible if self.live_from else 0),

@@ -110,12 +110,17 @@ class Google:
         location = request.parent.rpartition("/")[2]
         self._check_project(request.parent, "aiplatform.endpoints.list")
         now = self.fleet.clock()
-        found = [e for e in self.fleet.fleet.values() if e.location == location and e.created <= now < e.deleted]
+        found = [
+            endpoint
+            for endpoint in self.fleet.fleet.values()
+            if endpoint.location == location and endpoint.created <= now < endpoint.deleted and not endpoint.owner
+        ]
+        parent = f"projects/{self.fleet.number or self.fleet.project}/locations/{location}"
         start, size = _resume(request), min(request.page_size or 100, 100)
         return aiplatform.ListEndpointsResponse.pb()(
             endpoints=[
                 {
-                    "name": f"{request.parent}/endpoints/{endpoint.id}",
+                    "name": f"{parent}/endpoints/{endpoint.id}",
                     "display_name": endpoint.display_name,
                     "deployed_models": [
                         {"id": model.id, "display_name": model.display_name} for model in endpoint.models
@@ -199,7 +204,7 @@ class Google:
                 resource={
                     "type": RESOURCE,
                     "labels": {
-                        "resource_container": self.fleet.project,
+                        "resource_container": endpoint.owner or self.fleet.number or self.fleet.project,
                         "location": endpoint.location,
                         "endpoint_id": endpoint.id,
                     },

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.hooks import vertex_ai
+from airflow_provider_airis.hooks import retrying, vertex_ai
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.hooks.vertex_ai import VertexAIHook
 from airflow_provider_airis.operators.vertex_ai import VertexAIToAirisOperator
@@ -202,6 +202,54 @@ def test_what_cannot_be_named_now_is_not_delivered_under_another_name(control: h
     assert f"Left out until their names can be read: asia-east1/{endpoint}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("number", "owner"), [("", "another-project"), ("123456789012", "210987654321")])
+def test_what_other_projects_share_is_left_to_them(control: httpx2.Client, number: str, owner: str):
+    """Of a metrics scope; whether Google calls the owner by its id or by its number."""
+    start, hour = END - 10 * MINUTE, {"created": (END - HOUR).isoformat()}
+    before, _ = collected(start, END, metrics=FEW)
+    control.post("endpoints", json=hour | {"location": "us-central1", "name": "theirs", "owner": owner})
+    control.patch("project", json={"number": number})
+    points, operator = collected(start, END, metrics=FEW)
+    control.patch("project", json={"number": ""})
+    assert not operator.failures
+    assert points == before
+    assert not [source for source, *_ in points if "theirs" in source]
+
+
+def test_whose_a_series_is_must_be_known(control: httpx2.Client):
+    """By numbers alone, and without an endpoint that shows which is this project's, nothing is booked to it."""
+    hour = {"created": (END - HOUR).isoformat(), "location": "africa-south1", "name": "theirs", "owner": "4711"}
+    control.post("endpoints", json=hour)
+    points, operator = collected(END - 10 * MINUTE, END, metrics=FEW, locations=["africa-south1"])
+    assert not points
+    [(part, error)] = operator.failures.items()
+    assert part == "airis-sandbox/names"
+    assert "cannot be told whose they are: africa-south1/" in str(error)
+    assert "of project 4711" in str(error)
+
+
+def test_an_endpoint_has_one_name_whether_it_has_replicas_in_the_window_or_not(control: httpx2.Client):
+    """Its location is asked for as soon as it has any point; a deleted one is known by labels of other days."""
+    start, hour = END - 10 * MINUTE, {"created": (END - HOUR).isoformat()}
+    one = control.post("endpoints", json=hour | {"location": "asia-south1", "name": "silent one"}).json()["id"]
+    gone = hour | {"location": "asia-south1", "name": "gone one", "deleted": (END - MINUTE).isoformat()}
+    other = control.post("endpoints", json=gone).json()["id"]
+    few = ["cpu_utilization", "prediction_count"]
+    control.post("silence", json={"metric": "replicas", "from": start.isoformat()})
+    points, operator = collected(start, END, metrics=few)
+    control.delete("silence")
+    assert not operator.failures
+    names = {dict(tags)["endpoint_id"]: source for source, *_, tags in points}
+    assert (names[one], names[other]) == ("gcp-vertex-silent one", "gcp-vertex-gone one")
+
+
+def test_a_filter_that_nothing_meets_fails_by_name(control: httpx2.Client):
+    _, operator = collected(END - 10 * MINUTE, END, metrics=FEW, endpoints=["fraud-*", "fruad-*"])
+    [(part, error)] = operator.failures.items()
+    assert part == "project airis-sandbox by connection google_cloud_default/endpoints"
+    assert "endpoints names 'fruad-*', which nothing in" in str(error)
+
+
 def test_only_the_configured_locations_are_asked_for(control: httpx2.Client):
     start = END - 10 * MINUTE
     points, _ = collected(start, END, metrics=FEW, locations=["us-central1"])
@@ -219,7 +267,7 @@ def test_a_quota_that_is_used_up_for_a_moment_is_waited_out(control: httpx2.Clie
 def test_an_outage_of_theirs_fails_the_task_before_every_metric_has_waited_for_it(
     control: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(vertex_ai, "_wait", lambda _: 0)
+    monkeypatch.setattr(retrying, "_wait", lambda _: 0)
     control.post("refusals", json={"code": "UNAVAILABLE"})
     with pytest.raises(RetryableError, match=r"ListMetricDescriptors of project airis-sandbox .* UNAVAILABLE"):
         collected(END - 10 * MINUTE, END)

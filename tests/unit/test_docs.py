@@ -36,7 +36,7 @@ from airflow_provider_airis import cli
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
 from airflow_provider_airis.catalog.sagemaker import COMPONENT, VARIANT
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator, finest_period
+from airflow_provider_airis.operators.sagemaker import RETENTION, SageMakerToAirisOperator
 from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
 from airflow_provider_airis.triggers.alerts import Told
 from docs import tables
@@ -504,9 +504,9 @@ def test_the_widths_by_age_are_the_codes():
     )
     assert len(rows) == 3
     for days, period in rows:
-        assert finest_period(now - timedelta(days=int(days), hours=-2), now) == int(period)
+        assert RETENTION.finest(now - timedelta(days=int(days), hours=-2), now)[0] == int(period)
         with contextlib.suppress(Exception):
-            assert finest_period(now - timedelta(days=int(days)), now) > int(period)
+            assert RETENTION.finest(now - timedelta(days=int(days)), now)[0] > int(period)
 
 
 def test_sphinx_builds_without_a_warning(tmp_path):

@@ -15,8 +15,9 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.hooks.sagemaker import SageMakerHook, _queries_at_once
-from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator, finest_period
+from airflow_provider_airis.hooks.cloudwatch import _queries_at_once
+from airflow_provider_airis.hooks.sagemaker import SageMakerHook
+from airflow_provider_airis.operators.sagemaker import RETENTION, SageMakerToAirisOperator
 from airflow_provider_airis.records import Window, iso
 from sandbox.process import Server
 from tests.replay import Replay
@@ -69,12 +70,12 @@ def result(*points: tuple[int, Any], status: str = "Complete") -> dict[str, Any]
     ],
 )
 def test_the_period_is_the_finest_that_is_kept_for_an_hour_more(age: timedelta, period: int):
-    assert finest_period(NOW - age, NOW) == period
+    assert RETENTION.finest(NOW - age, NOW)[0] == period
 
 
 def test_what_retention_has_deleted_is_an_error_that_says_from_when_on_there_is_something():
     with pytest.raises(PermanentError, match=r"455 days: those of 2025-08-22 12:00 are deleted.*2025-08-22T13:00Z"):
-        finest_period(NOW - timedelta(days=455), NOW)
+        RETENTION.finest(NOW - timedelta(days=455), NOW)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The engines under the operators that collect, one a kind of source."""
