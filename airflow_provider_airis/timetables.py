@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import timezone
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable
+from airflow.timetables.simple import ContinuousTimetable
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -63,3 +64,18 @@ class DelayedCronDataIntervalTimetable(CronDataIntervalTimetable):
         if info is None:
             return None
         return info._replace(run_after=info.run_after + self.delay)
+
+
+class StandbyContinuousTimetable(ContinuousTimetable):
+    """As ``@continuous``, with as many runs at a time as ``max_active_runs`` says: one works, the others stand by.
+
+    Airflow's own allows one, whose successor begins only when Airflow has noticed that its worker has died.
+    """
+
+    description = "As frequently as possible, with others that stand by."
+    active_runs_limit = 16
+
+    @property
+    def summary(self) -> str:
+        """What the Dag list shows."""
+        return "@continuous, with a standby"

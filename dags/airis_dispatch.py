@@ -2,7 +2,8 @@
 
 A loop: `wait` sleeps in the triggerer until the change feed holds something new; `deliver` sends it, and whatever
 follows closely, then commits its offset in the feed. What a crash leaves is read again, and what was sent already is
-not sent twice. While the system does not answer, its deliveries wait, and this Dag's runs are red.
+not sent twice. Two runs are active: one delivers, under a lease of the hub, and the other stands by in the triggerer.
+While the system does not answer, its deliveries wait, and this Dag's runs are red.
 
 This file makes a Dag for every system of the catalog that takes alerts: whom each delivers to, and of which
 severities, is configured or a matter of the routes. For a Dag of your own, copy it into your Dags folder, put
@@ -17,15 +18,17 @@ from airflow.sdk import DAG
 from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
 from airflow_provider_airis.sensors.alerts import AirisAlertSensor
 from airflow_provider_airis.shipped import described, limit, rows
+from airflow_provider_airis.timetables import StandbyContinuousTimetable
 
 for system in rows("dispatch"):
     with DAG(
         dag_id=system.dags["dispatch"],
-        schedule="@continuous",
+        # One run delivers; another waits, deferred, and takes over should that one's worker die.
+        schedule=StandbyContinuousTimetable(),
         # Without one, Airflow gives the second run the first one's logical date, and never creates it.
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
-        max_active_runs=1,
+        max_active_runs=2,
         # The next run goes on at once, which is better than a try of this one after a pause.
         default_args={"retries": 0},
         **described(system.stem, "dispatch", __doc__),

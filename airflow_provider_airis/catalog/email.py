@@ -13,5 +13,5 @@ ROW = System(
     url="https://www.rfc-editor.org/rfc/rfc5321",
     connection=Connection("smtp"),
     tested_against="an SMTP server of our own with STARTTLS and login, through smtplib",
-    channel=Channel(target="alerts@example.com"),
+    channel=Channel(target="alerts@example.com", loads=("airflow.providers.smtp.hooks.smtp",)),
 )

@@ -17,7 +17,14 @@ ROW = System(
     channel=Channel(
         target="#alerts",
         severities=("critical", "high", "medium", "low", "warning", "info"),
-        loads=("airflow.providers.slack.hooks.slack", "slack_sdk.models.attachments"),
+        loads=(
+            "airflow.providers.slack.hooks.slack",
+            "airflow.providers.slack.hooks.slack_webhook",
+            "slack_sdk.errors",
+            "slack_sdk.models.attachments",
+            "slack_sdk.models.blocks.basic_components",
+            "slack_sdk.webhook",
+        ),
         options=(
             Option(
                 "replies",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -14,27 +12,28 @@ from airflow_provider_airis.catalog import System
 from airflow_provider_airis.channels.base import Channel, notification_failed
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.dispatch import limits
-from airflow_provider_airis.dispatch.lanes import Item, Lane
-from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError, SetupError
+from airflow_provider_airis.dispatch.queue import Item, TargetQueue
+from airflow_provider_airis.errors import AirisError, LeaseLostError, PermanentError, RetryableError, SetupError
 from airflow_provider_airis.records import Alert, LogEntry, Notification, Shown
 from airflow_provider_airis.routes import Group, folded
 from airflow_provider_airis.routes.groups import FAILED, RESOLVED, SENDING
 
 if TYPE_CHECKING:
-    from airflow_provider_airis.dispatch.state import State
+    from airflow_provider_airis.dispatch.lease import RunLease
     from airflow_provider_airis.hooks.airis import AirisHook
 
 
 class Outcome(NamedTuple):
-    """What became of a delivery: what the log now says, or an error that is the ``hub``'s or the ``receiver``'s.
+    """What became of a delivery: what the log now says, or an error and whose it is.
 
+    :param whose: the hub's, the receiver's, which may be down or refuse everything, or maybe the group's own.
     :param failed: why the group was given up.
     """
 
     entry: LogEntry | None = None
     sent: int = 0
     error: AirisError | None = None
-    whose: Literal["hub", "receiver"] = "receiver"
+    whose: Literal["hub", "receiver", "group"] = "receiver"
     failed: str = ""
 
 
@@ -56,14 +55,14 @@ class Batch:
 
 
 class NotTakenError(Exception):
-    """The receiver did not take a group, for this reason."""
+    """The receiver did not take a group, for this reason.
 
-    def __init__(self, error: Exception) -> None:
-        self.error = error if isinstance(error, AirisError) else _permanent(error)
+    :param whose: fault it is: the ``receiver``'s, or maybe the ``group``'s own.
+    """
 
-
-def _permanent(error: Exception) -> PermanentError:
-    return error if isinstance(error, PermanentError) else PermanentError(f"{type(error).__name__}: {error}")
+    def __init__(self, error: AirisError, whose: Literal["receiver", "group"] = "receiver") -> None:
+        self.error = error
+        self.whose: Literal["receiver", "group"] = whose
 
 
 def _left(group: Group, entry: LogEntry) -> list[LogEntry]:
@@ -75,33 +74,21 @@ def _left(group: Group, entry: LogEntry) -> list[LogEntry]:
 
 
 class Sender:
-    """Sends for one run, from several threads."""
+    """Sends for one run, from several threads.
 
-    def __init__(self, hub: AirisHook, row: System, state: State, stopped: threading.Event) -> None:
+    :param keeps_log: whether the hub has a notification log.
+    """
+
+    def __init__(self, hub: AirisHook, row: System, lease: RunLease, *, keeps_log: bool) -> None:
         self.hub = hub
         self.row = row
-        self.state = state
-        self.stopped = stopped
-        self.given_up = False
-        self._asked = 0.0
+        self.lease = lease
+        self.keeps_log = keeps_log
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._batch = Batch()
 
-    def superseded(self, *, within: float = 0.0) -> bool:
-        """Whether another run has taken over: this one was given up for dead.
-
-        :param within: seconds in which nobody asks the hub again.
-        """
-        now = monotonic()
-        if now >= self._asked + within:
-            if self.hub.place(f"{self.hub.consumer}-at-work").updated_at != self.state.turn:
-                self.given_up = True
-                self.stopped.set()
-            self._asked = now
-        return self.given_up
-
-    def deliver(self, item: Item, lane: Lane, known: LogEntry | None, refused: bool) -> Outcome:
+    def deliver(self, item: Item, target: TargetQueue, known: LogEntry | None, refused: bool) -> Outcome:
         """Show what a group is now.
 
         :param known: what the log says of it.
@@ -114,16 +101,19 @@ class Sender:
                 item.unwritten = None
                 return Outcome(entry, 1)
             if refused:
-                self._check(lane)
-            if self.superseded(within=limits.TURN_S):
-                return Outcome(error=RetryableError("Another run has taken over"), whose="hub")
-            return self._deliver(item, lane, known)
+                self._check(target)
+            if not self.lease.lasts():
+                return Outcome(error=RetryableError("The lease of this run could not be renewed"), whose="hub")
+            return self._deliver(item, target, known)
         except NotTakenError as error:
-            return Outcome(error=error.error)
+            return Outcome(error=error.error, whose=error.whose)
+        except LeaseLostError as error:
+            self.lease.lose()
+            return Outcome(error=error, whose="hub")
         except RetryableError as error:
             return Outcome(error=error, whose="hub")
 
-    def _deliver(self, item: Item, lane: Lane, known: LogEntry | None) -> Outcome:
+    def _deliver(self, item: Item, target: TargetQueue, known: LogEntry | None) -> Outcome:
         sent, group = item.flush.sent, item.flush.group
         assert sent is not None
         if known:
@@ -134,19 +124,25 @@ class Sender:
             self._write(entry, *_left(group, entry))
             return Outcome(entry)
         changed = item.changed(known)
+        if known and any(known.alerts[i].status == FAILED for i in changed if i in known.alerts):
+            item.given_up = True
         alert, again = self._alert(item, known, changed)
         view = AlertView(alert, self.hub.dashboard_url(item.flush.alerts[0].id))
         entry = self._begin(item, known, alert, changed)
+        if item.refusal:
+            return self._give_up(entry, alert, changed, item.refusal)
         try:
-            reference = self._send(item, lane, view, entry.reference or None, again=again)
+            reference = self._send(item, target, view, entry.reference or None, again=again)
         except NotTakenError as error:
-            return Outcome(entry, error=error.error)
+            return Outcome(entry, error=error.error, whose=error.whose)
         except AirisError as error:
             return self._give_up(entry, alert, changed, error)
-        self.hub.log.info("%s (%s) shows %s as %s", self.row.title, lane.target, alert.id, alert.status)
-        item.unwritten = entry = replace(entry, reference=reference or "", at=self._now(), alerts=sent.alerts)
+        self.hub.log.info("%s (%s) shows %s as %s", self.row.title, target.target, alert.id, alert.status)
+        item.unwritten = entry = replace(
+            entry, reference=reference or "", at=self.lease.clock.now(), alerts=sent.alerts
+        )
         self._write(entry)
-        if reference and (better := lane.channel.illustrate(self.hub, view, reference)):
+        if reference and (better := target.channel.illustrate(self.hub, view, reference)):
             item.unwritten = entry = replace(entry, reference=better)
             self._write(entry)
         item.unwritten = None
@@ -159,7 +155,7 @@ class Sender:
         alert = folded(group, item.flush.alerts)
         if known and known.id:
             alert = replace(alert, id=known.id)
-        again = item.again or not self.state.keeps_log
+        again = item.again or not self.keeps_log
         if known and not changed:
             # A receiver is to take a repetition for new, but for the same one if a run dies before writing it down.
             every = group.route.repeat_interval
@@ -174,29 +170,50 @@ class Sender:
             again |= not known.reference or any(shown.status == SENDING for shown in known.alerts.values())
         return alert, again
 
-    def _send(self, item: Item, lane: Lane, view: AlertView, reference: str | None, *, again: bool) -> str | None:
+    def _send(
+        self, item: Item, target: TargetQueue, view: AlertView, reference: str | None, *, again: bool
+    ) -> str | None:
         """Send.
 
         :raises NotTakenError: it, or everything, is to wait.
         :raises AirisError: the group is given up.
         """
         try:
-            return self._channel(lane).send(view, reference, maybe_sent=again)
+            return self._channel(target).send(view, reference, maybe_sent=again)
         except RetryableError as error:
-            if item.failures < limits.MOST_FAILURES:
+            if item.failures < limits.MOST_FAILURES and not item.given_up:
                 raise NotTakenError(error) from error
             raise
         except SetupError as error:
             raise NotTakenError(error) from error
+        except PermanentError as error:
+            self._judge(item, target, error)
+            raise
         except Exception as error:
-            refusal = _permanent(error)
-            others = item.refusals >= limits.MOST_REFUSALS and item.taken < lane.sent
-            if lane.routed and not others and lane.channel.refuses_all(refusal):
-                raise NotTakenError(refusal) from error
-            raise refusal from error
+            fault = self._fault(target, error)
+            maybe_passes = item.failures < limits.MOST_FAILURES and not item.given_up
+            if isinstance(fault, PermanentError) or maybe_passes:
+                raise NotTakenError(fault) from error
+            raise fault from error
 
-    def _now(self) -> int:
-        return round(time.time() * 1000) + self.state.skew
+    def _fault(self, target: TargetQueue, error: Exception) -> AirisError:
+        """What no receiver has said: never at once taken for an alert's fault."""
+        if isinstance(error, ImportError):
+            return PermanentError(f"{self.row.title}: {error}")
+        self.hub.log.exception("%s (%s)", self.row.title, target.target)
+        return RetryableError(f"{type(error).__name__}: {error}")
+
+    def _judge(self, item: Item, target: TargetQueue, refusal: PermanentError) -> None:
+        """Whether a refusal is, or may be, the receiver's fault.
+
+        :raises NotTakenError: then.
+        """
+        if not target.routed or item.given_up:
+            return
+        everything = target.channel.refuses_all(refusal)
+        most = limits.MOST_REFUSALS if everything else limits.MOST_REFUSALS_ALONE
+        if item.refusals < most or item.taken >= target.sent:
+            raise NotTakenError(refusal, "receiver" if everything else "group")
 
     def _begin(self, item: Item, known: LogEntry | None, alert: Alert, changed: dict[str, Shown]) -> LogEntry:
         """Write down what is about to be sent, so that who comes after a crash looks before sending it again."""
@@ -208,7 +225,7 @@ class Sender:
             target=key.target,
             id=alert.id,
             reference="",
-            at=self._now(),
+            at=self.lease.clock.now(),
             alerts={},
         )
         entry = replace(entry, alerts=entry.alerts | {i: Shown(SENDING, shown.at) for i, shown in changed.items()})
@@ -219,7 +236,7 @@ class Sender:
 
     def _write(self, entry: LogEntry, *left: LogEntry) -> None:
         """Write into the log, together with what others want to write while the hub is busy with what came before."""
-        if self.state.keeps_log:
+        if self.keeps_log:
             with self._lock:
                 batch = self._batch
                 batch.entries += (entry, *left)
@@ -236,29 +253,33 @@ class Sender:
                 row = Notification(entry.channel, entry.target, entry.reference, shown.status, shown.at)
                 self.hub.record_notification(alert_id, row)
 
-    def _check(self, lane: Lane) -> None:
+    def _check(self, target: TargetQueue) -> None:
         """Ask a target that has refused everything, with its connection looked up anew."""
-        lane.channel.close()
+        target.channel.close()
         try:
-            self._channel(lane).check()
-        except Exception as error:
+            self._channel(target).check()
+        except AirisError as error:
             raise NotTakenError(error) from error
+        except Exception as error:
+            raise NotTakenError(self._fault(target, error)) from error
 
-    def _channel(self, lane: Lane) -> Channel:
+    def _channel(self, target: TargetQueue) -> Channel:
         with self._lock, suppress(Exception):
-            lane.channel.hook  # noqa: B018  made here, so that the threads share one
-        return lane.channel
+            target.channel.hook  # noqa: B018  made here, so that the threads share one
+        return target.channel
 
     def _give_up(self, entry: LogEntry, alert: Alert, changed: dict[str, Shown], error: AirisError) -> Outcome:
         """Write down that nobody was told, and say so at the hub."""
         self.hub.log.error("Alert %s is not delivered: %s", alert.id, error)
         failed = {alert_id: Shown(FAILED, shown.at) for alert_id, shown in changed.items()}
-        entry = replace(entry, at=self._now(), alerts=entry.alerts | failed)
+        entry = replace(entry, at=self.lease.clock.now(), alerts=entry.alerts | failed)
         data = {"alert_id": alert.id, "target": entry.target, "status": alert.status, "error": str(error)}
         key = f"{alert.id}/{self.row.stem}/{entry.target}/{alert.updated_at}"
         try:
             self._write(entry)
             self.hub.event(notification_failed(self.row.stem, key, alert.updated_at, data))
+        except LeaseLostError:
+            raise
         except PermanentError as unreported:
             self.hub.log.warning("The hub does not know that this delivery has failed: %s", unreported)
         return Outcome(entry, failed=f"alert {alert.id}: {error}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -28,71 +26,50 @@ ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 class State:
     """What a run begins with.
 
-    :param turn: when it began to send, by the hub's clock.
-    :param skew: by how much the hub's clock is ahead, ms.
     :param keeps_log: whether the hub has a notification log; what was shown is otherwise known from the alerts' ledger.
     :param sequence: up to which the feed is read, and ``committed``: what was committed before.
-    :param due: when the run before has said that something is due, Unix ms by the hub's clock; 0 for nothing.
+    :param wake_at: when the run before wanted the next one to be woken, Unix ms by the hub's clock.
     """
 
-    turn: int
-    skew: int
     keeps_log: bool = True
     entries: dict[LogKey, LogEntry] = field(default_factory=dict)
     alerts: dict[str, Alert] = field(default_factory=dict)
     committed: int = 0
     sequence: int = 0
-    due: int = 0
+    wake_at: int | None = None
 
 
 class Read(NamedTuple):
-    """What one look at the feed has brought; ``state`` if it was the first that did.
-
-    :param due: until then, when something is due though nothing changes, Unix ms by our own clock.
-    """
+    """What one look at the feed has brought; ``state`` if it was the first that did."""
 
     state: State | None
     alerts: list[Alert]
     sequence: int
     silences: list[Silence]
-    due: int | None = None
 
 
 class Reader:
-    """Reads the feed for one run, from a thread.
+    """Reads the feed for one run, from a thread."""
 
-    :param stopped: set if the run is to begin nothing more.
-    """
-
-    def __init__(self, hub: AirisHook, routes: Routes, system: str, stopped: threading.Event) -> None:
+    def __init__(self, hub: AirisHook, routes: Routes, system: str) -> None:
         self.hub = hub
         self.routes = routes
         self.system = system
-        self.stopped = stopped
 
     def look(self, after: int | None, seconds: float) -> Read:
-        """The next changes. With the first ones, or once something is due, the run takes over, and reads what is.
+        """The next changes; at first all that there is.
 
         :param after: sequence; None until then.
         """
-        if after is not None:
-            changes, sequence = self.hub.changes(after=after, limit=limits.PAGE, wait=seconds)
-            return Read(None, [change.alert for change in changes], sequence, self._silences())
-        after = self.hub.committed()
-        due = self.hub.place(f"{self.hub.consumer}-due")
-        left = (due.sequence - due.now) / 1000 if due.sequence else seconds
-        until = round((time.time() + left) * 1000) if due.sequence else None
-        if left > 0 and not self.hub.changes(after=after, limit=1, wait=max(0.0, min(seconds, left)))[0]:
-            return Read(None, [], after, [], until)
-        state = self._load()
-        state.due = due.sequence
-        return Read(state, [], state.sequence, self._silences())
+        if after is None:
+            state = self._load()
+            return Read(state, [], state.sequence, self._silences())
+        changes, sequence = self.hub.changes(after=after, limit=limits.PAGE, wait=seconds)
+        return Read(None, [change.alert for change in changes], sequence, self._silences())
 
     def _load(self) -> State:
         """The state, with the feed read to its end, so that nothing is sent that is past."""
-        began = time.time() * 1000
-        turn = self._take_over()
-        state = State(turn, round(turn - began) if turn else 0)
+        state = State()
         try:
             for entry in self.hub.notification_log(self.system):
                 state.entries[LogKey(entry.group, entry.receiver, entry.channel, entry.target)] = entry
@@ -101,7 +78,9 @@ class Reader:
                 raise
             self._check_groups(error)
             state.keeps_log = False
-        state.committed = state.sequence = self.hub.committed()
+        offset = self.hub.place()
+        state.committed = state.sequence = offset.sequence
+        state.wake_at = offset.wake_at
         if not state.committed:
             state.entries = {key: _again(entry) for key, entry in state.entries.items()}
         told: dict[str, set[str]] = {}
@@ -132,7 +111,14 @@ class Reader:
         yield from self.hub.alerts(status="acknowledged", limit=5_000)
         last: dict[str, Alert] = {}
         while True:
-            changes, state.sequence = self.hub.changes(after=state.sequence, limit=limits.PAGE)
+            try:
+                changes, state.sequence = self.hub.changes(after=state.sequence, limit=limits.PAGE)
+            except PermanentError as error:
+                if error.status != HTTPStatus.CONFLICT or not state.sequence:
+                    raise
+                self.hub.log.warning("The hub was restored from a backup; its feed is read anew. %s", error)
+                state.sequence = 0
+                continue
             if not changes:
                 break
             last |= {change.alert.id: change.alert for change in changes}
@@ -194,16 +180,6 @@ class Reader:
             if error.status not in ABSENT:
                 raise
             return []
-
-    def _take_over(self) -> int:
-        """Let a run that still lives send nothing more; a consumer of its own says since when one is at work (1)."""
-        at_work = f"{self.hub.consumer}-at-work"
-        before = self.hub.place(at_work)
-        turn = self.hub.commit(at_work, 1, force=True).updated_at
-        if before.sequence:
-            self.hub.log.info("The run before has not ended: what it is sending may still arrive")
-            self.stopped.wait(limits.GRACE_S)
-        return turn
 
 
 def _again(entry: LogEntry) -> LogEntry:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
-from contextlib import suppress
-from hashlib import blake2b
+from contextlib import closing, suppress
+from http import HTTPStatus
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
-from airflow_provider_airis.channels.base import notification_failed
-from airflow_provider_airis.dispatch import limits
-from airflow_provider_airis.errors import AirisError, PermanentError
+from airflow_provider_airis.dispatch.outages import Outages
+from airflow_provider_airis.dispatch.queue import Pause
+from airflow_provider_airis.errors import AirisError, LeaseLostError, PermanentError, RetryableError
 from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.routes import Routes, RoutesError
 from airflow_provider_airis.settings import alerts_conn_id, option, options, value
@@ -22,8 +22,10 @@ from airflow_provider_airis.settings import alerts_conn_id, option, options, val
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
-    from airflow_provider_airis.dispatch.run import Run
+    from airflow_provider_airis.dispatch.lease import RunLease
     from airflow_provider_airis.hooks.airis import AirisHook
+
+SUPERSEDED = "Superseded by another run: this one did not renew its lease in time"
 
 
 class AirisDispatchOperator(BaseOperator):
@@ -65,47 +67,79 @@ class AirisDispatchOperator(BaseOperator):
         self.airis_conn_id = airis_conn_id or alerts_conn_id()
         self.linger_s = linger_s
         self.max_run_s = max_run_s
-        self._run: Run | None = None
+        self._stopped = threading.Event()
 
-    def execute(self, context: Context) -> dict[str, int]:  # noqa: ARG002
-        """Deliver; returns ``{sequence, sent}``: the committed place, and how many messages were sent."""
+    def execute(self, context: Context) -> dict[str, int]:
+        """Deliver; returns ``{sequence, sent}``: the committed offset, and how many messages were sent."""
+        from airflow_provider_airis.dispatch.lease import RunLease
+        from airflow_provider_airis.dispatch.loading import load
         from airflow_provider_airis.dispatch.run import Run
         from airflow_provider_airis.hooks.airis import AirisHook
 
         if self.system not in BY_STEM or not BY_STEM[self.system].channel:
             raise AirflowFailException(f"{self.system!r} is no system that alerts are delivered to")
+        load(BY_STEM[self.system])
+        task = context.get("ti")
         with AirisHook(self.airis_conn_id, retries=0, system=self.system) as hub:
             try:
-                linger_s = float(value(self.system, "linger_s")) if self.linger_s is None else self.linger_s
-                limit = {"linger_s": linger_s, "max_run_s": self.max_run_s}
-                self._run = Run(hub, self._routes(hub), self.system, **limit)
-                return self._run.go()
+                lease = RunLease(hub, hub.consumer, str(context.get("run_id") or "a run"), self._stopped)
+                if not self._take(lease):
+                    return {"sequence": hub.committed(), "sent": 0}
+                try:
+                    routes, nobody = self._routes(hub, lease)
+                    run = Run(
+                        *(hub, lease, routes, self.system),
+                        linger_s=float(value(self.system, "linger_s")) if self.linger_s is None else self.linger_s,
+                        max_run_s=self.max_run_s,
+                        nobody=nobody,
+                        at_once=task is not None and task.try_number > 1,
+                    )
+                    with closing(run):
+                        return run.go()
+                finally:
+                    lease.give_back()
+            except LeaseLostError as error:
+                raise AirflowFailException(f"{SUPERSEDED}. {error}") from error
             except PermanentError as error:
                 raise AirflowFailException(str(error)) from None
-            finally:
-                if self._run:
-                    self._run.close()
 
-    def _routes(self, hub: AirisHook) -> Routes:
-        """The routes that hold now. A mistake in them is told to the hub, once."""
-        path = option("airis", "routes_file")
+    def _take(self, lease: RunLease) -> bool:
+        """Take the lease, once the hub answers; returns whether it is ours."""
+        pause, end = Pause(), monotonic() + self.max_run_s
+        while True:
+            try:
+                return lease.take()
+            except RetryableError as error:
+                if not pause.error:
+                    self.log.warning("%s; waiting for it", error)
+                pause.failed(error)
+                if self._stopped.wait(max(0.0, pause.until - monotonic())) or monotonic() > end:
+                    raise AirflowFailException(f"The hub does not answer; the next run goes on. {error}") from error
+            except PermanentError as error:
+                if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+                    raise PermanentError(
+                        f"The hub keeps no leases, without which two runs may send the same: it is older than this "
+                        f"package, or not airis hub. {error}"
+                    ) from error
+                raise
+
+    def _routes(self, hub: AirisHook, lease: RunLease) -> tuple[Routes, str]:
+        """The routes that hold now, and why none may lead to the system. A mistake in them is reported to the hub."""
+        path, name = option("airis", "routes_file"), "the hub's routes"
         try:
             if path:
-                return Routes.read(path)
+                return Routes.read(path), f"no route of {path} leads there"
             if own := hub.routes():
-                return Routes.parse(own, "the hub's routes")
+                return Routes.parse(own, name), f"no route of {name} leads there"
         except RoutesError as error:
-            digest = blake2b(str(error).encode(), digest_size=8).hexdigest()
-            now = round(time.time() * 1000)
-            data = {"target": "", "error": f"nothing is sent, as the routes are wrong: {error}"}
+            outages = Outages(hub, lease, self.system, BY_STEM[self.system].title, outage_s=0)
             with suppress(AirisError):
-                hub.event(notification_failed(self.system, f"{self.system}/routes/{digest}", now, data))
-            threading.Event().wait(limits.REFUSED_PAUSE_S)  # the next run follows at once, and finds the same
+                lease.reserve(outages.misconfigured(f"nothing is sent, as the routes are wrong: {error}"))
             raise AirflowFailException(str(error)) from None
         rows = (row.stem for row in SYSTEMS if row.channel)
-        return Routes.default({stem: (option(stem, "target"), options(stem, "severities")) for stem in rows})
+        routes = Routes.default({stem: (option(stem, "target"), options(stem, "severities")) for stem in rows})
+        return routes, f"the option severities of section [{BY_STEM[self.system].section}] names none"
 
     def on_kill(self) -> None:
         """Begin nothing more."""
-        if self._run:
-            self._run.stopped.set()
+        self._stopped.set()

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_provider_airis.plugins import preload
-from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable
+from airflow_provider_airis.timetables import DelayedCronDataIntervalTimetable, StandbyContinuousTimetable
 
 
 async def receiver(scope: Any, receive: Any, send: Any) -> None:
@@ -18,11 +18,11 @@ async def receiver(scope: Any, receive: Any, send: Any) -> None:
 
 
 class AirisPlugin(AirflowPlugin):
-    """Registers the timetable that the shipped Dags are scheduled by, where other systems' requests are taken, and what
-    is loaded before tasks are forked.
+    """Registers the timetables of the shipped Dags, where other systems' requests are taken, and what is loaded before
+    tasks are forked.
     """
 
     name = "airis"
     fastapi_apps: list[Any] = [{"app": receiver, "url_prefix": "/airis", "name": "AIRIS-MON"}]
     listeners: list[Any] = [preload]
-    timetables: list[Any] = [DelayedCronDataIntervalTimetable]
+    timetables: list[Any] = [DelayedCronDataIntervalTimetable, StandbyContinuousTimetable]

@@ -37,9 +37,10 @@ def on_starting(component: Any) -> None:
 def preload() -> None:
     """Load what is installed."""
     from airflow_provider_airis.catalog import SYSTEMS
+    from airflow_provider_airis.dispatch.loading import load
 
-    rows = [(row, row.channel) for row in SYSTEMS if row.channel]
-    theirs = [name.rpartition(".")[0] for row, _ in rows for name in (row.channel_class, row.hook_class) if name]
-    for module in (*MODULES, *theirs, *(name for _, channel in rows for name in channel.loads)):
+    for module in MODULES:
         with suppress(ImportError):
             import_module(module)
+    for row in SYSTEMS:
+        load(row)

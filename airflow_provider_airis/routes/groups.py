@@ -24,6 +24,10 @@ SENDING = "sending"
 FAILED = "failed"
 # How long an acknowledgement waits for those of the other alerts, since somebody acknowledges a group one by one.
 GATHERED_MS = 3_000
+# What lies so far ahead was not just written by another clock: the hub's clock has been set back since.
+AHEAD_MS = 10_000
+# What is refused time and again is tried again at growing intervals, at most so long ones while it lasts.
+LONGEST_RETRY_MS = 3_600_000
 
 
 class LogKey(msgspec.Struct, frozen=True, order=True):
@@ -222,7 +226,10 @@ def decide(
     of them after something has changed, and else at the first that is ``repeat_interval`` later, if one that was sent
     as firing still is, so that nobody has acknowledged it. An acknowledgement of one that was sent does not wait for
     that: it is sent once none of the group is left without, or a moment later. Of what may have been sent, and may not,
-    it is sent at once.
+    it is sent at once. What was refused is due again at the next of these moments, and after as long again as it has
+    been refused for, up to an hour.
+
+    What the hub did before its clock was set back seems to lie ahead: it has waited long enough.
 
     :param sent: what the log has of ``group.key``.
     :param now: Unix ms.
@@ -234,7 +241,7 @@ def decide(
     held = held or {}
     members: list[Alert] = []
     carried: dict[str, Shown] = {}
-    since, ends, resolved, begun, firing, interrupted = [], [], set(), False, False, False
+    since, retries, ends, resolved, begun, firing, interrupted = [], [], [], set(), False, False, False
     for alert in group.alerts:
         last = shown.get(alert.id)
         told = last is not None and last.status != RESOLVED
@@ -252,8 +259,10 @@ def decide(
             interrupted = interrupted or (last is not None and last.status == SENDING)
             if (changed_at := _changed_at(alert, last)) is not None:
                 since.append(changed_at)
-    due = now if interrupted else _due(group.route, sent if begun else None, since, firing)
-    due = min((at for at in (due, _acknowledged_at(members, shown)) if at is not None), default=None)
+            elif sent is not None and last is not None and last.status == FAILED:
+                retries.append(_retry_ms(sent.at, alert, last))
+    due = now if interrupted else _due(group.route, sent if begun else None, since, retries, firing, now)
+    due = min((at for at in (due, _acknowledged_at(members, shown, now)) if at is not None), default=None)
     if due is not None and due <= now and not muted:
         alerts = tuple(members)
         entry = Sent(now, carried | {alert.id: _newest(alert, shown.get(alert.id)) for alert in alerts})
@@ -275,7 +284,14 @@ def _changed_at(alert: Alert, last: Shown | None) -> int | None:
     return None if same or alert.updated_at < last.at else alert.updated_at
 
 
-def _acknowledged_at(alerts: Collection[Alert], shown: Mapping[str, Shown]) -> int | None:
+def _retry_ms(sent_at: int, alert: Alert, last: Shown) -> int:
+    """How long what was refused is left alone: as long as it has been refused for."""
+    refused_for = max(0, sent_at - last.at)
+    # Of what is over nobody needs to hear every hour, for ever.
+    return refused_for if alert.status == RESOLVED else min(refused_for, LONGEST_RETRY_MS)
+
+
+def _acknowledged_at(alerts: Collection[Alert], shown: Mapping[str, Shown], now: int) -> int | None:
     """When it is to be sent that somebody has taken some of them, if that was not."""
     told = {alert_id: last for alert_id, last in shown.items() if last.status not in (RESOLVED, "acknowledged")}
     since = [
@@ -283,15 +299,25 @@ def _acknowledged_at(alerts: Collection[Alert], shown: Mapping[str, Shown]) -> i
         for alert in alerts
         if alert.status == "acknowledged" and alert.id in told and told[alert.id].at < alert.updated_at
     ]
+    if not since:
+        return None
     left = any(alert.status == "firing" for alert in alerts)
-    return min(since) + GATHERED_MS * left if since else None
+    return now if min(since) > now + AHEAD_MS else min(since) + GATHERED_MS * left
 
 
-def _due(route: Route, sent: Sent | None, since: Collection[int], firing: bool) -> int | None:
-    """When a group is to be sent that has had something to say since then; ``sent`` is None before it begins."""
+def _due(
+    route: Route, sent: Sent | None, since: Collection[int], retries: Collection[int], firing: bool, now: int
+) -> int | None:
+    """When a group is to be sent that has had something to say since then; ``sent`` is None before it begins.
+
+    :param retries: for how long what was refused is left alone, ms.
+    """
     if sent is None:
+        if since and min(since) > now + AHEAD_MS:
+            return now
         return min(since) + route.group_wait if since else None
-    waits = [at - sent.at for at in since] + [route.repeat_interval] * firing
+    waits = [at - sent.at if at <= now + AHEAD_MS else 0 for at in since]
+    waits += [*retries, *[route.repeat_interval] * firing]
     intervals = [max(1, -(-wait // route.group_interval)) for wait in waits]
     return sent.at + route.group_interval * min(intervals) if intervals else None
 

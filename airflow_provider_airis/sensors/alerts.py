@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import StartTriggerArgs
 
+from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.records import ChangeType
 from airflow_provider_airis.settings import alerts_conn_id
@@ -29,9 +30,10 @@ class AirisAlertSensor(BaseSensorOperator):
     ``max_active_runs=1``. Airflow does not start mapped tasks in the triggerer: each waits in a worker, at a place that
     ends with its map index.
 
-    Without matchers it succeeds once the feed holds anything behind the place, or, with a system, at the time that its
-    dispatch has asked to be woken at. Whoever runs behind it reads the changes and commits the sequence; until then
-    the sensor succeeds at once.
+    Without matchers it succeeds once the feed holds anything behind the offset. Whoever runs after it reads the changes
+    and commits the sequence; until then the sensor succeeds at once. With a system, whose dispatch runs after it, it
+    succeeds at the time too that the run before has asked to be woken at; and of several runs that wait, one begins,
+    and the others when that one has ended, or its lease lapses, since its worker has died.
 
     No parameter is templated, since no worker renders it.
 
@@ -85,18 +87,15 @@ class AirisAlertSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Wait without a triggerer, where a task is mapped, or run by hand: ``dag.test()``."""
-        from airflow_provider_airis.hooks.airis import AirisHook
-
         if self.matchers is not None:
             index = getattr(context.get("ti"), "map_index", -1)
             return asyncio.run(self._told(f"{self.dag_id}.{self.task_id}" + (f".{index}" if index >= 0 else "")))
-        with AirisHook(self.airis_conn_id, system=self.system) as hub:
-            while True:
-                due = hub.committed(f"{hub.consumer}-due") if self.system else 0
-                left = due / 1000 - time.time() if due else 50.0
-                if hub.changes(consumer=self.consumer, limit=1, wait=max(0.0, min(50.0, left)))[0] or left <= 0:
-                    return None
-                self.log.info("Nothing has changed yet")
+        trigger = AirisAlertTrigger(self.airis_conn_id, self.consumer, self.system)
+        try:
+            asyncio.run(trigger.wait(str(context.get("run_id") or f"{self.dag_id} by hand")))
+        except PermanentError as error:
+            raise AirflowFailException(str(error)) from error
+        return None
 
     async def _told(self, place: str) -> dict[str, Any]:
         system = None if self.consumer else place

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -17,19 +17,14 @@ from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.records import AlertChange, ChangeType
 from airflow_provider_airis.routes.matching import Matcher, labels, match_all, parse_matchers
+from airflow_provider_airis.triggers.dispatch import POLL_S, DispatchWait
+from airflow_provider_airis.triggers.patience import patiently
 
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import AdvanceItem
 
-    from airflow_provider_airis.hooks.airis import AirisHook
 
-T = TypeVar("T")
-
-POLL_S = 50.0
 PAGE = 500
-LONGEST_PAUSE_S = 30.0
-# A task that fails is followed by the next run at once; a token that is not accepted should not make thousands a day.
-PERMANENT_PAUSE_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -61,15 +56,16 @@ class AirisAlertTrigger(BaseEventTrigger):
     """Waits on the hub's change feed until it holds something behind a consumer's committed place.
 
     Without matchers it only wakes, once: what has changed is read by whoever it woke, so that nothing is lost with an
-    event. With a system it ends too at the time that its dispatch wants to be woken at though nothing changes, which is
-    the mark of the consumer ``<consumer>-<system>-due``.
+    event. With a system it waits for one run of a dispatch: it ends too at the time that the run before wants to be
+    woken at though nothing changes, and not while another run delivers, or until that one has died:
+    :class:`~airflow_provider_airis.triggers.dispatch.DispatchWait`.
 
     With matchers it tells: a task of the first change that fits, an asset of each. It needs Airflow 3.3, which says
     when it has stored an event; only then the place moves behind the change. So each is told at least once, and again
     only if the triggerer dies, or the hub does not answer, within the second or two between.
 
-    A hub that is down is waited for. One that refuses the token ends a task's wait with an error; an asset's watcher
-    is started anew by Airflow.
+    A hub that is down is waited for. One that refuses the token, or whose connection is missing, ends a task's wait
+    with an error, the next one's later, while that stays the same; an asset's watcher is started anew by Airflow.
 
     :param airis_conn_id: connection of the hub.
     :param consumer: whose place; the connection's ``consumer`` if None.
@@ -117,32 +113,40 @@ class AirisAlertTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: the wait is over, or it makes no sense."""
-        from airflow_provider_airis.hooks.airis import AirisHook
-
         if self.matchers is not None:
             raise NotImplementedError("AirisAlertTrigger: matchers need Airflow 3.3")
-        hook = AirisHook(self.airis_conn_id, retries=0, system=self.system)
-
-        async def poll() -> bool:
-            left = await self._left(hook)
-            changes, _ = await hook.achanges(consumer=self.consumer, limit=1, wait=max(0.0, min(POLL_S, left)))
-            return bool(changes) or left <= 0
-
         try:
-            while not await _patiently(poll, self.log):
-                pass
+            await self.wait(getattr(self.task_instance, "run_id", None) or "a run")
         except (PermanentError, AirflowNotFoundException):
             yield TaskFailedEvent()
         else:
             yield TaskSuccessEvent()
 
-    async def _left(self, hook: AirisHook) -> float:
-        """Seconds until the dispatch wants to be woken anyway."""
-        if self.system is None:
-            return POLL_S
-        await hook.aconnection()
-        due = await hook.aplace(f"{hook.consumer}-due")
-        return (due.sequence - due.now) / 1000 if due.sequence else POLL_S
+    async def wait(self, run: str) -> None:
+        """Wait without matchers.
+
+        :param run: names the run that waits.
+        :raises PermanentError: the hub refuses; Airflow's own error says that there is no connection of it.
+        """
+        from airflow_provider_airis.hooks.airis import AirisHook
+
+        waiting: DispatchWait | None = None
+
+        async def poll() -> bool:
+            nonlocal waiting
+            # Looked up anew after a fault: somebody may have mended it.
+            its = waiting or DispatchWait(AirisHook(self.airis_conn_id, retries=0, system=self.system), run)
+            waiting = None
+            if self.system is not None:
+                over = await its.poll()
+            else:
+                over = bool((await its.hook.achanges(consumer=self.consumer, limit=1, wait=POLL_S))[0])
+            waiting = its
+            return over
+
+        key = f"{self.airis_conn_id} {self.consumer} {self.system}"
+        while not await patiently(poll, self.log, key):
+            pass
 
     def shared_stream_key(self) -> Hashable | None:
         """With matchers, a stream that Airflow tells what of it is stored; nobody else has it."""
@@ -212,9 +216,9 @@ class AlertFeed:
 
         :raises PermanentError: the hub refuses.
         """
-        place = self.settled = self.committed = await _patiently(self._start, logger)
+        place = self.settled = self.committed = await patiently(self._start, logger)
         while True:
-            changes, end = await _patiently(lambda: self._poll(place), logger)  # noqa: B023
+            changes, end = await patiently(lambda: self._poll(place), logger)  # noqa: B023
             for change in changes:
                 if change.change in self.changes and match_all(self.matchers, labels(change.alert)):
                     told = Told(change, self.hook.dashboard_url(change.alert.id))
@@ -292,29 +296,3 @@ def check_changes(changes: Collection[str]) -> None:
     known = get_args(ChangeType)
     if isinstance(changes, str) or not changes or not set(changes) <= {*known}:
         raise ValueError(f"changes: {changes!r} is no list of {', '.join(known)}")
-
-
-async def _patiently(ask: Callable[[], Awaitable[T]], log: Any) -> T:
-    """What the hub answers, once it does.
-
-    :raises PermanentError: it refuses, and still does a while later.
-    """
-    pause, refused = 0.0, False
-    while True:
-        try:
-            answer = await ask()
-        except RetryableError as error:
-            if not pause:
-                log.warning("%s; waiting for it", error)
-            pause = min(pause * 2 or 1.0, LONGEST_PAUSE_S)
-            await asyncio.sleep(pause)
-        except (PermanentError, AirflowNotFoundException) as error:
-            log.error("%s", error)
-            if refused:
-                raise
-            refused = True
-            await asyncio.sleep(PERMANENT_PAUSE_S)
-        else:
-            if pause or refused:
-                log.info("The hub answers again")
-            return answer

@@ -173,8 +173,8 @@ def test_every_source_announces_what_it_has_brought(dags, system: System):
 @pytest.mark.parametrize("system", [s for s in SYSTEMS if s.channel], ids=lambda system: system.stem)
 def test_every_receiver_has_a_loop_of_its_own(dags, system):
     dag = dags[system.dags["dispatch"]]
-    assert "ContinuousTimetable" in str(dag["timetable"])
-    assert dag["max_active_runs"] == 1
+    assert "StandbyContinuousTimetable" in str(dag["timetable"])
+    assert dag["max_active_runs"] == 2
     found = tasks(dag)
     assert list(found) == ["wait", "deliver"]
     assert found["wait"]["downstream_task_ids"] == ["deliver"]

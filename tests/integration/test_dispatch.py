@@ -28,7 +28,7 @@ from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.operators.dispatch import AirisDispatchOperator
 from airflow_provider_airis.records import Notification, iso
 from airflow_provider_airis.sensors.alerts import AirisAlertSensor
-from airflow_provider_airis.triggers import alerts as triggers
+from airflow_provider_airis.triggers import patience
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
 from sandbox.faults import Fault, FaultProxy
 from tests.integration.test_receivers import KEY, TOKEN, StandIn
@@ -131,6 +131,8 @@ def world(
     monkeypatch.setattr(engine, "SHORTEST_PAUSE_S", 0.05)
     monkeypatch.setattr(engine, "LONGEST_PAUSE_S", 0.2)
     monkeypatch.setattr(engine, "REFUSED_PAUSE_S", 0.1)
+    monkeypatch.setattr(engine, "LONGEST_REFUSED_PAUSE_S", 0.4)
+    monkeypatch.setattr(engine, "LEASE_S", 2)
     extra = {"consumer": request.node.name}
     connect("airis_default", conn_type="airis", host=hub.url, password=hub.token, extra=extra)
     world = World(hub, stand_ins, request.node.name)
@@ -209,11 +211,11 @@ def test_an_older_target_that_refuses_does_not_hold_the_others(world, monkeypatc
     run("slack")
     monkeypatch.setenv("AIRFLOW__AIRIS_SLACK__TARGET", "#oncall")
     archived = {"ok": False, "error": "is_archived"}
-    world.stand_ins["slack"].fault("chat.update", status=200, json=archived)
+    world.stand_ins["slack"].fault("chat.update", status=200, json=archived, times=3)
     world.change(first, "resolve")
     second = world.fire()
-    with pytest.raises(AirflowFailException, match=r"1 deliveries failed for good.*is_archived"):
-        run("slack")
+    with pytest.raises(AirflowFailException, match=r"1 deliveries failed.*is_archived"):
+        run("slack", max_run_s=3)
     assert world.ledger(first)["slack", "#alerts"] == "failed"
     assert world.ledger(second) == {("slack", "#oncall"): "firing"}
 
@@ -357,28 +359,80 @@ def test_a_connection_that_cannot_be_looked_up_for_a_moment_is_not_the_alerts_fa
     assert world.ledger(alert_id) == {("pagerduty", TARGETS["pagerduty"]): "firing"}
 
 
-@pytest.mark.parametrize("mended", ["changed", "place set back"])
-def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_delivered(world, mended):
+def test_an_alert_that_is_refused_once_is_marked_and_due_again_at_the_next_interval(world):
     ids = [world.fire() for _ in range(10)]
     invalid = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'severity' is wrong"]}
     world.stand_ins["pagerduty"].fault("enqueue", status=400, json=invalid)
-    with pytest.raises(AirflowFailException, match=r"1 deliveries failed for good, 9 did not.*'severity' is wrong"):
-        run()
+    assert run()["sent"] == 10
+    assert [event["data"]["status"] for event in world.events()] == ["firing"]
+    assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in ids)
+    assert len(world.proxies["pagerduty"].seen) == 11
+
+
+@pytest.fixture
+def refuse(monkeypatch: Any) -> dict[str, Exception]:
+    """What PagerDuty says to some alerts, by their ids."""
+    whole, refused = PagerDutyChannel.send, dict[str, Exception]()
+
+    def send(self: Any, view: Any, *arguments: Any, **named: Any) -> str:
+        if view.alert.id in refused:
+            raise refused[view.alert.id]
+        return whole(self, view, *arguments, **named)
+
+    monkeypatch.setattr(PagerDutyChannel, "send", send)
+    return refused
+
+
+@pytest.mark.parametrize("mended", ["in time", "changed", "offset set back"])
+def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_delivered(world, refuse, mended):
+    ids = [world.fire() for _ in range(10)]
+    failed = ids[4]
+    refuse[failed] = PermanentError("'severity' is wrong", status=400)
+    with pytest.raises(AirflowFailException, match=r"1 deliveries failed, 9 did not.*'severity' is wrong"):
+        run(max_run_s=3)
     states = Counter(world.ledger(alert_id)["pagerduty", TARGETS["pagerduty"]] for alert_id in ids)
     assert states == {"firing": 9, "failed": 1}
+    assert world.ledger(failed)["pagerduty", TARGETS["pagerduty"]] == "failed"
     assert [event["data"]["status"] for event in world.events()] == ["firing"]
     assert world.place("pagerduty") == world.end()
-    (failed,) = (i for i in ids if world.ledger(i)["pagerduty", TARGETS["pagerduty"]] == "failed")
-    run()
-    assert world.ledger(failed)["pagerduty", TARGETS["pagerduty"]] == "failed"
+    refuse.clear()
     if mended == "changed":
         world.change(failed, "acknowledge")
-    else:
+    elif mended == "offset set back":
         with AirisHook(system="pagerduty") as hub:
             hub.commit(hub.consumer, 0, force=True)
     run(linger_s=1.5)
     assert world.ledger(failed)["pagerduty", TARGETS["pagerduty"]] == world.alert(failed)["status"]
     assert Counter(known_by for _, known_by in world.seen("pagerduty") if known_by in ids) == dict.fromkeys(ids, 1)
+
+
+def test_several_alerts_that_are_refused_alike_are_an_outage_and_delivered_after_the_repair(world):
+    required = {"status": "invalid event", "message": "Event object is invalid", "errors": ["'team' is required"]}
+    world.stand_ins["pagerduty"].fault("enqueue", status=400, json=required, times=100_000)
+    ids = [world.fire() for _ in range(4)]
+    with pytest.raises(AirflowFailException, match=r"4 alerts wait for PagerDuty.*'team' is required"):
+        run(max_run_s=2)
+    assert all(world.ledger(alert_id) == {} for alert_id in ids)
+    assert [event["data"]["target"] for event in world.events()] == [TARGETS["pagerduty"]]
+    world.stand_ins["pagerduty"].http.post("/_sandbox/reset").raise_for_status()
+    assert run()["sent"] == 4
+    assert len(world.events()) == 1
+    assert all(set(world.ledger(alert_id).values()) == {"firing"} for alert_id in ids)
+
+
+def test_two_alerts_with_the_same_fault_do_not_hold_up_those_that_come(world, refuse, monkeypatch):
+    monkeypatch.setattr(engine, "REFUSED_PAUSE_S", 60)
+    monkeypatch.setattr(engine, "LONGEST_REFUSED_PAUSE_S", 60)
+    poison = [world.fire() for _ in range(2)]
+    refuse.update(dict.fromkeys(poison, PermanentError("'severity' is wrong", status=400)))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, linger_s=1, max_run_s=20)
+        until(lambda: world.events())
+        alert_id = world.fire()
+        until(lambda: world.ledger(alert_id))
+        until(lambda: all(world.ledger(i) for i in poison))
+        refuse.clear()
+        assert running.result()["sent"] == 3
 
 
 @pytest.mark.parametrize(
@@ -389,33 +443,40 @@ def test_an_alert_that_is_refused_for_its_own_sake_is_marked_and_the_others_are_
         PermanentError("the data policy forbids it", status=403),
     ],
 )
-def test_an_alert_that_trips_the_code_or_the_receiver_every_time_does_not_stop_the_others(world, monkeypatch, error):
+def test_an_alert_that_trips_the_code_or_the_receiver_every_time_does_not_stop_the_others(
+    world, monkeypatch, refuse, error
+):
     monkeypatch.setattr(engine, "MOST_FAILURES", 2)
     poison = world.fire()
-    whole = PagerDutyChannel.send
-
-    def send(self: Any, view: Any, *arguments: Any, **named: Any) -> str:
-        if view.alert.id == poison:
-            raise error
-        return whole(self, view, *arguments, **named)
-
-    monkeypatch.setattr(PagerDutyChannel, "send", send)
+    refuse[poison] = error
     others = [world.fire() for _ in range(3)]
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run, linger_s=2)
+        running = pool.submit(run, linger_s=2, max_run_s=15)
         while not running.done():
             others.append(world.fire())
             time.sleep(0.2)
             if len(others) > 40 or world.ledger(poison):
                 break
-        with pytest.raises(AirflowFailException, match=r"1 deliveries failed for good"):
+        with pytest.raises(AirflowFailException, match=r"1 deliveries failed"):
             running.result()
-    run()
     assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in others)
     assert world.ledger(poison) == {("pagerduty", TARGETS["pagerduty"]): "failed"}
     outages = [event for event in world.events() if "alert_id" not in event["data"]]
     assert len(outages) == isinstance(error, PermanentError)
     assert len(world.events()) == 1 + len(outages)
+
+
+def test_an_error_that_nobody_expected_is_not_the_alerts_fault(world, refuse):
+    ids = [world.fire() for _ in range(3)]
+    refuse.update(dict.fromkeys(ids, ImportError("cannot import name 'x' from partially initialized module")))
+    with pytest.raises(AirflowFailException, match=r"3 alerts wait for PagerDuty.*partially initialized"):
+        run(max_run_s=1)
+    refuse.update(dict.fromkeys(ids, RuntimeError("dictionary changed size during iteration")))
+    with pytest.raises(AirflowFailException, match=r"3 alerts wait for PagerDuty.*changed size"):
+        run(max_run_s=1)
+    assert all(world.ledger(alert_id) == {} for alert_id in ids)
+    refuse.clear()
+    assert run()["sent"] == 3
 
 
 def test_a_hub_that_dies_meanwhile_is_waited_for_and_nothing_is_sent_twice(hub, world):
@@ -473,32 +534,98 @@ def test_a_run_that_is_stopped_begins_nothing_more_and_the_next_one_goes_on(worl
     assert Counter(world.seen("pagerduty")) == Counter(("trigger", alert_id) for alert_id in world.ids)
 
 
-def test_a_run_that_was_given_up_for_dead_but_lives_sends_nothing_more(world, monkeypatch):
-    monkeypatch.setattr(engine, "GRACE_S", 1)
-    monkeypatch.setattr(engine, "TURN_S", 0)
-    first = world.fire()
-    with ThreadPoolExecutor(2) as pool:
-        given_up = pool.submit(run, "slack", linger_s=30)
+def test_a_run_whose_lease_has_lapsed_but_that_lives_sends_nothing_more(world, hub, connect):
+    extra = {"consumer": world.name}
+    with FaultProxy(hub.url) as proxy, ThreadPoolExecutor(2) as pool, AirisHook(system="slack") as client:
+        connect("airis_default", conn_type="airis", host=proxy.url, password=hub.token, extra=extra)
+        first = world.fire()
+        cut_off = pool.submit(run, "slack", linger_s=30)
         until(lambda: world.seen("slack"))
-        successor = pool.submit(run, "slack", linger_s=30)
-        began = at_work()
-        low = world.fire("low", "wakes both")
-        until(lambda: at_work() != began)
+        proxy.order(Fault("status", status=503, path="leases", times=100_000))
+        connect("airis_default", conn_type="airis", host=hub.url, password=hub.token, extra=extra)
+        until(lambda: client.leases.get(client.consumer) is None)
         second = world.fire()
-        with pytest.raises(AirflowFailException, match="Another run has taken over"):
-            given_up.result()
-        until(lambda: {alert_id for _, alert_id in world.seen("slack")} == {first, low, second})
-        assert Counter(world.seen("slack")) == Counter(("message", alert_id) for alert_id in world.ids)
-        with AirisHook(system="slack") as hub:
-            hub.commit(f"{hub.consumer}-at-work", 1)
+        assert run("slack", linger_s=1)["sent"] == 1
+        proxy.clear()
         world.fire()
-        with pytest.raises(AirflowFailException, match="Another run has taken over"):
-            successor.result()
+        with pytest.raises(AirflowFailException, match="Superseded by another run"):
+            cut_off.result()
+        run("slack")
+        assert Counter(world.seen("slack")) == Counter(("message", alert_id) for alert_id in world.ids)
+        assert {first, second} < {*world.ids}
 
 
-def at_work() -> int:
+def test_what_a_run_writes_after_another_has_taken_over_is_refused(world, monkeypatch):
+    monkeypatch.setattr(engine, "LEASE_S", 60)
+    monkeypatch.setattr(engine, "RENEWALS", 0.1)
+    world.fire()
+    with ThreadPoolExecutor(1) as pool, AirisHook(system="slack") as client:
+        superseded = pool.submit(run, "slack", linger_s=30)
+        until(lambda: world.seen("slack"))
+        committed = client.committed()
+        lease = client.leases.get(client.consumer)
+        client.leases.release(lease)
+        client.leases.acquire(client.consumer, "another run", 60)
+        world.fire()
+        with pytest.raises(AirflowFailException, match="Superseded by another run"):
+            superseded.result()
+        assert client.committed() == committed
+        client.leases.release(client.leases.get(client.consumer))
+    assert len(world.seen("slack")) == 1
+    assert run("slack")["sent"] == 1
+
+
+def test_a_run_that_begins_while_another_one_delivers_leaves_it_to_that_one(world):
+    world.fire()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, linger_s=3)
+        until(lambda: world.seen("pagerduty"))
+        world.fire()
+        assert run() == {"sequence": world.place("pagerduty"), "sent": 0}
+        assert running.result()["sent"] == 2
+
+
+def test_a_run_that_could_not_write_fails(world, hub, connect):
+    with FaultProxy(hub.url) as proxy:
+        extra = {"consumer": world.name}
+        connect("airis_default", conn_type="airis", host=proxy.url, password=hub.token, extra=extra)
+        world.fire()
+        proxy.order(Fault("status", status=503, path="consumers|notification-log", method="PUT", times=100_000))
+        with pytest.raises(AirflowFailException, match="503"):
+            run(max_run_s=2)
+        proxy.clear()
+        assert run()["sent"] == 1
+        # There is nothing to send: that nothing could be read is all that can be said.
+        proxy.order(Fault("status", status=507, path="alerts", times=100_000))
+        with pytest.raises(AirflowFailException, match="507"):
+            run(max_run_s=1)
+
+
+def test_what_an_earlier_version_kept_in_consumers_is_read_once(world, monkeypatch):
+    monkeypatch.setattr(engine, "GRACE_S", 0)
+    alert_id = world.fire()
+    world.proxies["slack"].order(Fault("status", status=503, times=100_000))
     with AirisHook(system="slack") as hub:
-        return hub.place(f"{hub.consumer}-at-work").updated_at
+        names = {
+            f"{hub.consumer}-due": 1_700_000_000_000,
+            f"{hub.consumer}-at-work": 1,
+            f"{hub.consumer}-outage-%23alerts": 1_600_000_000_000,
+        }
+        for name, sequence in names.items():
+            hub.commit(name, sequence, force=True)
+        hub.commit(hub.consumer, world.end())
+        # Nothing has changed since, but something was due.
+        event = asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger(system="slack")), 30))
+        assert isinstance(event, TaskSuccessEvent)
+        with pytest.raises(AirflowFailException, match="1 alerts wait for Slack"):
+            run("slack", max_run_s=1)
+        assert [hub.committed(name) for name in names] == [0, 0, 0]
+        kept = hub.checkpoints.get(hub.consumer).value
+        assert kept["outages"]["#alerts"]["since"] == 1_600_000_000_000
+        world.proxies["slack"].clear()
+        assert run("slack")["sent"] == 1
+        assert hub.checkpoints.get(hub.consumer).value == {"outages": {}}
+    assert world.ledger(alert_id) == {("slack", "#alerts"): "firing"}
 
 
 def test_a_burst_of_a_thousand_alerts_is_shown_once_each(world, capsys):
@@ -556,7 +683,7 @@ from airflow_provider_airis.channels import slack, pagerduty
 from airflow_provider_airis.hooks import airis, slack, pagerduty
 import airflow.providers.slack.hooks.slack, slack_sdk.errors
 chance = random.Random(seed)
-limits.GRACE_S = 0  # the one before is certainly dead
+limits.LEASE_S = 0.2
 print("ready", flush=True)
 end = time.monotonic() + seconds
 deaths = 0
@@ -589,7 +716,6 @@ def test_runs_that_are_killed_at_any_moment_miss_nothing_and_double_nothing(worl
                 world.change(chance.choice(world.ids), "acknowledge" if what < 0.8 else "resolve")
             time.sleep(chance.uniform(0, 0.05))
         deaths = killer.stdout.read().strip()
-    monkeypatch.setattr(engine, "GRACE_S", 0)
     run(system)
     with capsys.disabled():
         print(f"\nseed {seed}: {len(world.ids)} alerts, {deaths} runs killed, {len(world.seen(system))} requests taken")
@@ -660,13 +786,13 @@ def test_a_hub_that_is_down_is_waited_for(hub, world, fire):
 
 
 def test_a_token_that_is_refused_fails_the_wait(hub, connect, monkeypatch):
-    monkeypatch.setattr(triggers, "PERMANENT_PAUSE_S", 0)
+    monkeypatch.setattr(patience, "PERMANENT_PAUSE_S", 0)
     connect("airis_default", conn_type="airis", host=hub.url, password="revoked")
     assert isinstance(asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger()), 30)), TaskFailedEvent)
 
 
 def test_a_token_that_is_refused_once_is_waited_for(hub, world, connect, request, monkeypatch):
-    monkeypatch.setattr(triggers, "PERMANENT_PAUSE_S", 0)
+    monkeypatch.setattr(patience, "PERMANENT_PAUSE_S", 0)
     with FaultProxy(hub.url) as proxy:
         proxy.order(Fault("status", status=401))
         extra = {"consumer": request.node.name}
@@ -676,7 +802,7 @@ def test_a_token_that_is_refused_once_is_waited_for(hub, world, connect, request
 
 
 def test_a_missing_connection_fails_the_wait(monkeypatch):
-    monkeypatch.setattr(triggers, "PERMANENT_PAUSE_S", 0)
+    monkeypatch.setattr(patience, "PERMANENT_PAUSE_S", 0)
     monkeypatch.delenv("AIRFLOW_CONN_AIRIS_DEFAULT", raising=False)
     assert isinstance(asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger()), 30)), TaskFailedEvent)
 

@@ -21,8 +21,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_airis.dispatch import limits as engine
-from airflow_provider_airis.hooks import airis
-from airflow_provider_airis.hooks.airis import AirisHook
+from airflow_provider_airis.hooks.airis import AirisHook, hook
 from airflow_provider_airis.routes import parse_matchers
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger
 from sandbox.faults import Fault, FaultProxy
@@ -102,7 +101,7 @@ def test_a_wait_is_by_the_hubs_clock_whatever_airflows_says(world, routes, monke
     alert_id = fire(world, "later")
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: clock() + wrong_s)
-        patched.setattr(airis, "time", time.time)
+        patched.setattr(hook, "time", time.time)
         assert run("slack")["sent"] == 0
         asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger(system="slack")), 30))
         # The hub's Date may be two seconds off.
@@ -241,14 +240,14 @@ def test_when_nothing_is_due_any_more_nobody_is_woken(world, routes, monkeypatch
     alert_id = fire(world, "short")
     run("slack")
     with AirisHook(system="slack") as hub:
-        assert hub.place(f"{hub.consumer}-due").sequence > 0
+        assert hub.place().wake_at
         world.change(alert_id, "resolve")
         run("slack")
         assert told(world) == {"firing": 1}
         asyncio.run(asyncio.wait_for(first_event(AirisAlertTrigger(system="slack")), 30))
         run("slack")
         assert told(world) == {"resolved": 1}
-        assert hub.place(f"{hub.consumer}-due").sequence == 0
+        assert hub.place().wake_at is None
 
 
 def test_a_file_with_mistakes_sends_nothing_and_is_told_once(world, routes):  # noqa: F811
@@ -303,7 +302,7 @@ def test_a_repetition_whose_run_died_before_writing_it_down_is_told_once(world, 
     with AirisHook(system="slack") as client:
         (entry,) = (entry for entry in client.notification_log("slack") if alert_id in entry.alerts)
         client.log_notifications([msgspec.structs.replace(entry, at=entry.at - 18_000_000)])
-        client.commit(f"{client.consumer}-due", 1, force=True)
+        client.commit(client.consumer, client.committed(), wake_at=1)
     with FaultProxy(hub.url) as proxy:
         extra = {"consumer": world.name}
         connect("airis_default", conn_type="airis", host=proxy.url, password=hub.token, extra=extra)
@@ -334,7 +333,6 @@ def test_runs_that_are_killed_within_groups_double_no_message(world, routes, mon
                 world.change(chance.choice(world.ids), chance.choice(("acknowledge", "resolve")))
             time.sleep(chance.uniform(0, 0.05))
         deaths = killer.stdout.read().strip()
-    monkeypatch.setattr(engine, "GRACE_S", 0)
     run("slack", linger_s=2)
     messages = Counter(known_by for kind, known_by in world.seen("slack") if kind == "message")
     with capsys.disabled():

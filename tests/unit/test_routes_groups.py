@@ -488,7 +488,33 @@ def test_what_may_have_been_sent_is_sent_at_once_and_what_was_refused_with_its_n
     place.ask(31 * S)
     assert [at for at, _ in place.messages] == [30 * S, 31 * S]
     place.log[key] = Sent(31 * S, {"1": Shown("failed", 0)})
-    assert place.ask(10 * H) is None
-    place.ask(11 * H, alert("1", "acknowledged", at=11 * H))
-    place.ask(11 * H + 5 * M)
-    assert place.told[-1][1] == {"1": "acknowledged"}
+    place.ask(32 * S, alert("1", "acknowledged", at=32 * S))
+    assert place.told[-1] == (32 * S, {"1": "acknowledged"})
+
+
+def test_what_was_refused_is_due_at_the_next_interval_and_then_ever_more_rarely() -> None:
+    place = Place()
+    place.ask(30 * S, alert("1"))
+    (key,) = place.log
+    tries = [30 * S]
+    while tries[-1] < 10 * H:
+        place.log[key] = Sent(tries[-1], {"1": Shown("failed", 0)})
+        due = place.ask(tries[-1] + 1)
+        assert due is not None
+        place.ask(due)
+        assert place.told[-1] == (due, {"1": "firing"})
+        tries.append(due)
+    waits = [later - earlier for earlier, later in pairwise(tries)]
+    assert waits[:5] == [5 * M, 10 * M, 20 * M, 40 * M, 60 * M]
+    assert set(waits[4:]) == {60 * M}
+
+
+def test_nothing_waits_longer_since_the_hubs_clock_was_set_back() -> None:
+    place = Place()
+    place.ask(H, alert("1", at=2 * H, fired=2 * H))
+    assert place.told == [(H, {"1": "firing"})]
+    place.ask(H + S, alert("1", "acknowledged", at=2 * H + 1, fired=2 * H))
+    assert place.told[-1] == (H + S, {"1": "acknowledged"})
+    assert place.ask(H + 2 * S, alert("1", "resolved", at=2 * H + 2, fired=2 * H)) == H + S + 5 * M
+    place.ask(H + S + 5 * M)
+    assert place.told[-1] == (H + S + 5 * M, {"1": "resolved"})

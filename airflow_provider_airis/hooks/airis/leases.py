@@ -51,13 +51,43 @@ class Leases:
         try:
             return self._hub.decode(self._hub.request("POST", _path(name), json=body, retry=True), Lease)
         except PermanentError as error:
-            if error.status != 409:
-                raise
-            raise LeaseTakenError(str(error), status=409) from error
+            raise _taken(error) from error
+
+    async def aacquire(self, name: str, holder: str, ttl_s: float) -> Lease:
+        """As :meth:`acquire`, from an event loop."""
+        body = {"holder": holder, "ttl_s": ttl_s}
+        try:
+            async with await self._hub.asession() as client:
+                return self._hub.decode(await self._hub.arequest(client, "POST", _path(name), json=body), Lease)
+        except PermanentError as error:
+            raise _taken(error) from error
+
+    def get(self, name: str) -> Lease | None:
+        """Who holds a lease; None if nobody does."""
+        try:
+            return self._hub.decode(self._hub.request("GET", _path(name)), Lease)
+        except PermanentError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def aget(self, name: str) -> Lease | None:
+        """As :meth:`get`, from an event loop."""
+        try:
+            async with await self._hub.asession() as client:
+                return self._hub.decode(await self._hub.arequest(client, "GET", _path(name)), Lease)
+        except PermanentError as error:
+            if error.status == 404:
+                return None
+            raise
 
     def release(self, lease: Lease) -> None:
         """Give a lease back; one that was lost meanwhile stays with whoever has it."""
         self._hub.request("DELETE", _path(lease.name), params={"token": lease.token})
+
+
+def _taken(error: PermanentError) -> PermanentError | LeaseTakenError:
+    return LeaseTakenError(str(error), status=409) if error.status == 409 else error
 
 
 def _path(name: str) -> str:
