@@ -58,7 +58,8 @@ class Faults:
     """``POST /_sandbox/faults`` ``{call, times?, status?, json?, headers?, applied?, after?}``:
     scripted failures.
 
-    ``after`` so many calls have passed. ``applied`` carries the call out and then fails it, as a connection that breaks before the answer.
+    ``after`` so many calls have passed. ``applied`` carries the call out and then fails it, as a connection that breaks
+    before the answer.
     """
 
     def __init__(self) -> None:
