@@ -75,7 +75,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 class Comms:
-    """Where Airflow's supervisor keeps Variables for a task."""
+    """Airflow's supervisor as a task has it: Variables, and no connections but those of the environment."""
 
     def __init__(self) -> None:
         self.variables: dict[str, str] = {}
@@ -96,6 +96,8 @@ class Comms:
             case comms.GetVariableKeys(prefix=prefix, limit=limit, offset=offset):
                 keys = sorted(key for key in self.variables if key.startswith(prefix or ""))
                 return comms.VariableKeysResult(keys=keys[offset : offset + limit], total_entries=len(keys))
+            case comms.GetConnection(conn_id=conn_id):
+                return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND, detail={"conn_id": conn_id})
             case _:
                 raise AssertionError(f"Airflow was asked {message!r}")
         return comms.OKResponse(ok=True)

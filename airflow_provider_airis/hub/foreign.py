@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
 from sqlalchemy import select, update
 
 from airflow_provider_airis.hub import alerts
@@ -24,6 +25,7 @@ def post(transaction: Transaction, body: ManualAlert) -> tuple[bool, Alert]:
     origin = body.origin
     assert origin is not None
     _check(body, origin, transaction.now)
+    body = replace(body, source=body.source or origin.system)
     connection, table = transaction.connection, db.origins.c
     first = {"system": origin.system, "fingerprint": origin.fingerprint, "starts_at": -1, "ended": True}
     db.insert_missing(connection, db.origins, first)
@@ -38,8 +40,7 @@ def post(transaction: Transaction, body: ManualAlert) -> tuple[bool, Alert]:
         if held is not None and held.status != "resolved":
             alerts.resolve(transaction, held.id, Acknowledgement(by=origin.system, comment="it fires anew"))
         mark = alerts.fingerprint(origin.system, origin.fingerprint)
-        fields = {"source": body.source or origin.system}
-        held = alerts.fire(transaction, mark, timestamp=origin.starts_at, **alerts.content(body) | fields)
+        held = alerts.fire(transaction, mark, timestamp=origin.starts_at, **alerts.content(body))
     elif held.status != "resolved" and body.ends_at is None:
         held = alerts.describe(transaction, held, body)
     if body.ends_at is not None:

@@ -67,7 +67,8 @@ def test_an_episode_is_one_alert(client, mark, start):
         "prometheus",
         "m",
     )
-    assert post(client, said(mark, start, description="more"))["id"] == alert["id"]
+    described = post(client, said(mark, start, description="more"))
+    assert (described["id"], described["description"], described["source"]) == (alert["id"], "more", "prometheus")
     assert post(client, said(mark, start, severity="critical"))["severity"] == "critical"
     ended = post(client, said(mark, start, severity="critical", ends_at=start + MINUTE))
     assert (ended["id"], ended["status"]) == (alert["id"], "resolved")
