@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
 from airflow_provider_airis.errors import AirisError, PartialError
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.records import Event, Metric, User, to_ms
+from tests.conftest import DocumentHub
 from tests.contract.peers import load, secrets
 from tests.replay import Case, Replay, cases
 
@@ -96,6 +98,49 @@ def test_every_record_is_declared_and_inside_its_window(case, connect):
 def test_a_case_reaches_the_hub_whole_and_again_changes_nothing(case, connect, airis):
     """Twice through the engine: the hub then holds each record once, and a failed part fails the task by name."""
     start, end = (to_ms(datetime.fromisoformat(case.arguments[edge])) for edge in ("start", "end"))
+    deliver_twice(case, connect)
+    stored = []
+    with AirisHook() as hub:
+        for source, name in {(record["source"], record["name"]) for record in case.expected if "name" in record}:
+            for series in hub.query(name=name, source=source, start=start, end=end):
+                labels = {field: series[field] for field in ("source", "name", "unit", "tags")}
+                stored += [{**labels, "timestamp": at, "value": value} for at, value in series["points"]]
+        stored += plain([_user(row) for row in hub.users(source=case.arguments.get("source", case.system))])
+    # A directory comes into force as a whole or not at all.
+    held = [row for row in case.expected if "name" in row or ("username" in row and not case.fails)]
+    assert ordered(stored) == ordered(held)
+
+
+@each_case
+def test_a_case_reaches_a_hub_of_the_documents_four_calls(case, connect, four_calls, variables):
+    """The same with a hub that has nothing else: it is told each record, in the words of its document."""
+    connect("airis_default", conn_type="airis", host=four_calls.url, password=four_calls.token)
+    before = {kind: len(taken) for kind, taken in four_calls.taken().items() if isinstance(taken, list)}
+    deliver_twice(case, connect)
+    taken = {kind: four_calls.taken()[kind][count:] for kind, count in before.items()}
+    # It may be told twice, and has then no more than before.
+    told = {
+        repr(_sorted({**point, "source": body["source"], "timestamp": body["timestamp"]})): None
+        for body in taken["metrics"]
+        for point in body["metrics"]
+    }
+    assert sorted(told) == ordered([row for row in case.expected if "name" in row])
+    events = [{name: value for name, value in row.items() if name != "key"} for row in case.expected if "key" in row]
+    assert sorted({repr(_sorted(event)) for event in taken["events"]}) == ordered(events)
+    users = [row for row in case.expected if "username" in row and not case.fails]
+    assert [sorted(user["username"] for user in body["data"]["users"]) for body in taken["users"]] == (
+        [sorted(user["username"] for user in users)] * 2 if users else []
+    )
+
+
+@pytest.fixture(scope="module")
+def four_calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DocumentHub]:
+    hub = DocumentHub(tmp_path_factory.mktemp("document"))
+    yield hub
+    hub.server.stop()
+
+
+def deliver_twice(case: Case, connect: Any) -> None:
     for again in (False, True):
         with case.serve(again=again) as server, time_machine.travel(case.now):
             for conn_id, fields in case.connections(server.url).items():
@@ -111,16 +156,10 @@ def test_a_case_reaches_the_hub_whole_and_again_changes_nothing(case, connect, a
                     0 if again and case.system in REMEMBERS else len(case.expected)
                 )
                 assert summary["rejected"] == 0
-    stored = []
-    with AirisHook() as hub:
-        for source, name in {(record["source"], record["name"]) for record in case.expected if "name" in record}:
-            for series in hub.query(name=name, source=source, start=start, end=end):
-                labels = {field: series[field] for field in ("source", "name", "unit", "tags")}
-                stored += [{**labels, "timestamp": at, "value": value} for at, value in series["points"]]
-        stored += plain([_user(row) for row in hub.users(source=case.arguments.get("source", case.system))])
-    # A directory comes into force as a whole or not at all.
-    held = [row for row in case.expected if "name" in row or ("username" in row and not case.fails)]
-    assert sorted(map(repr, map(_sorted, stored))) == sorted(map(repr, map(_sorted, held)))
+
+
+def ordered(records: list[dict[str, Any]]) -> list[str]:
+    return sorted(repr(_sorted(record)) for record in records)
 
 
 def _user(row: dict[str, Any]) -> User:
