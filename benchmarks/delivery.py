@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from airflow_provider_airis.records import Metric, MetricsBody
 from sandbox.process import Server
 
 POINTS = 1_000_000
 FEW = 10_000
-POSTS = {"post": 400, "session": 2_000}
+POSTS = {"post": 400, "session": 2_000, "single": 20_000}
 ENDPOINTS = 20
 METRICS = ("invocations", "modellatency", "overheadlatency", "cpuutilization", "memoryutilization", "diskutilization")
 STATISTICS = ("Sum", "Average", "Maximum", "p50", "p90", "p99")
@@ -70,6 +71,7 @@ def run() -> dict[str, Any]:
     for name, title in (
         ("post", "requests.post a datapoint"),
         ("session", "the same on a Session"),
+        ("single", "AirisHook, single calls"),
         ("hook", "AirisHook.ingest"),
     ):
         measured = clients[name]
@@ -89,6 +91,8 @@ def run() -> dict[str, Any]:
         f"{'against the Session':28} {against['times_session']:,} times, of CPU {against['times_session_cpu']:,} times"
     )
     print(f"{'against the document':28} {against['times_post']:,} times, of CPU {against['times_post_cpu']:,} times")
+    batches = round(hook["points_per_second"] / clients["single"]["points_per_second"], 1)
+    print(f"{'against single calls':28} {batches:,} times")
     print(f"{'client CPU':28} {hook['cpu_s_per_million']} s a million points, of it the source {hook['source_s']} s")
     print(f"{'sink CPU':28} {sink_s:.2f} s a million points")
     print(f"{'peak memory':28} {grown} MiB more for {POINTS:,} points than for {FEW:,}")
@@ -147,6 +151,22 @@ def _posting(way: str, number: int, url: str) -> dict[str, Any]:
         return sent
 
     return _measure(deliver, number)
+
+
+def _single(number: int, url: str) -> dict[str, Any]:
+    """Each point of a time and source of its own goes by a request of its own, to a hub without batches."""
+    from airflow_provider_airis.hooks.airis import AirisHook
+
+    os.environ["AIRFLOW_CONN_SINK"] = json.dumps({"conn_type": "airis", "host": f"{url}/four", "password": "no-secret"})
+    with AirisHook("sink") as hook:
+
+        def deliver(metrics: Iterator[Metric]) -> int:
+            apart = (replace(metric, timestamp=metric.timestamp + n) for n, metric in enumerate(metrics))
+            summary = hook.ingest(apart)
+            assert (summary.points, summary.calls) == (number, number), summary
+            return summary.bytes
+
+        return _measure(deliver, number)
 
 
 def _hooking(number: int, url: str) -> dict[str, Any]:
@@ -208,10 +228,11 @@ class _Sink(asyncio.Protocol):
             self.wanted = 0
             if b"content-encoding: gzip" in head:
                 body = zlib.decompress(body, wbits=31)
+            status = b"404 Not Found" if b" /four/api/v1/metrics/batch" in head else b"200 OK"
             answer = b'{"accepted": %d}' % sum(len(self._lines.decode(line).metrics) for line in body.splitlines())
             self.transport.write(  # type: ignore[attr-defined]
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-                % (len(answer), answer)
+                b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                % (status, len(answer), answer)
             )
 
 
@@ -231,6 +252,8 @@ def main(arguments: list[str]) -> None:
             asyncio.run(_sink())
         case ["hook", number, url]:
             print(json.dumps(_hooking(int(number), url)))
+        case ["single", number, url]:
+            print(json.dumps(_single(int(number), url)))
         case [way, number, url]:
             print(json.dumps(_posting(way, int(number), url)))
         case _:
