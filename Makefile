@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 
 # Servers that Python has no package of; none of them is started as a service. Tests that want them are skipped with the reason where they are not to be had.
-DEBIAN := slapd ldap-utils prometheus-alertmanager postgresql nodejs
+DEBIAN := slapd ldap-utils prometheus-alertmanager postgresql redis-server nodejs
 
 .PHONY: help demo test lint docs bench tables constraints clean debian
 help: ## Show the targets

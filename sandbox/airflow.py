@@ -19,6 +19,9 @@ import psutil
 from sandbox.topology import COMPONENTS, MIGRATE, airflow_settings, generate_secrets
 
 HOST = "127.0.0.1"
+# A worker of CeleryExecutor; with other executors there is none.
+WORKER = "worker"
+COMMANDS = COMPONENTS | {WORKER: ("celery", "worker", "--skip-serve-logs", "--concurrency", "4")}
 
 
 class Airflow:
@@ -61,11 +64,13 @@ class Airflow:
     def start(self, *names: str) -> None:
         """Start these components, or all, each detached with its output in a file of its own.
 
-        ``triggerer@2`` is another triggerer.
+        ``triggerer@2`` is another triggerer, ``worker@1`` one of Celery's.
         """
         (self.home / "dags").mkdir(exist_ok=True)
         for name in names or COMPONENTS:
-            self._spawn(name, COMPONENTS[name.partition("@")[0]], mode="ab")
+            kind = name.partition("@")[0]
+            more = ("--celery-hostname", name) if kind == WORKER else ()
+            self._spawn(name, (*COMMANDS[kind], *more), mode="ab")
 
     def wait(self, timeout: float = 180) -> None:
         """Wait until the API answers and every component that runs has reported itself healthy.
@@ -94,7 +99,7 @@ class Airflow:
 
     def ended(self) -> list[str]:
         """The components that have ended."""
-        started = (name for name in self.processes if name.partition("@")[0] in COMPONENTS)
+        started = (name for name in self.processes if name.partition("@")[0] in COMMANDS)
         return [name for name in started if self.processes[name].poll() is not None]
 
     def kill(self, name: str) -> None:

@@ -34,15 +34,19 @@ class AirisDispatchOperator(BaseOperator):
     The routes are those of ``[airis] routes_file``, else the hub's own, else the default: each alert by itself to the
     systems of its severity. Each group is shown in the state that it then has, by the system's
     channel. That a group may be sent is written into the hub's notification log before it is, and
-    that it was thereafter; so a crash leaves a trace, and the receiver is looked at before it is told again. The place
-    in the feed is committed once everything up to there is shown or waits for its time, which is kept at the hub too.
+    that it was thereafter; so a crash leaves a trace, and the receiver is looked at before it is sent again. The offset
+    in the feed is committed once everything up to there is shown or waits for its time, which is kept beside it.
+
+    It sends under a lease of the hub, which it renews: a run that finds it held by another that lives ends at once, and
+    what is written after it has lapsed and was taken is refused.
 
     A target that does not answer, or refuses whatever it is sent, is tried with one group at a time, after a pause
-    that grows; its others wait, none is marked, the hub is told once, and the task fails when its time is over: the
+    that grows; its others wait, none is marked, the hub is notified once, and the task fails when its time is over: the
     next run goes on. A group that is refused for its own sake is marked ``failed`` in the log and reported to the
-    hub, the others are delivered, and the task fails at its end.
+    hub, the others are delivered, it is tried again ever more rarely, and the task fails at its end.
 
-    :param system: stem of an outbound system of the catalog. Its place in the feed is ``<consumer>-<system>``.
+    :param system: stem of a system of the catalog with a channel. Its offset, its lease, and its checkpoint with the
+        targets that are down are ``<consumer>-<system>``.
     :param airis_conn_id: connection of the hub that has the alerts, ``[airis] alerts_conn_id`` unless given.
     :param linger_s: seconds without a change after which the task ends; until then the next one needs no task's start.
         The system's option unless given.
