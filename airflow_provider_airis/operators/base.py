@@ -13,7 +13,7 @@ from airflow.sdk import Asset, BaseOperator, timezone
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, System
-from airflow_provider_airis.errors import AirisError, PartialError, PermanentError
+from airflow_provider_airis.errors import AirisError, PartialError, PermanentError, SetupError
 from airflow_provider_airis.records import Event, Metric, Window
 
 if TYPE_CHECKING:
@@ -101,9 +101,14 @@ class CollectOperator(BaseOperator):
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Record that a part of the source failed, by name, and go on with the others."""
+        """Record that a part of the source failed, by name, and go on with the others.
+
+        :raises SetupError: no part can be read.
+        """
         try:
             yield
+        except SetupError:
+            raise
         except AirisError as error:
             self.log.error("%s: %s", name, error)
             self.failures[name] = error
@@ -195,8 +200,9 @@ class CollectOperator(BaseOperator):
     def _judge(self, delivered: int, rejected: int) -> None:
         if self.failures:
             reasons = {name: str(error) for name, error in self.failures.items()}
-            message = f"{len(reasons)} part(s) of {self.row.title} failed, the rest was delivered: " + "; ".join(
-                f"{name}: {reason}" for name, reason in reasons.items()
+            message = (
+                f"{len(reasons)} part(s) of {self.row.title} failed, what else was read is delivered: "
+                + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             )
             if all(isinstance(error, PermanentError) for error in self.failures.values()):
                 raise AirflowFailException(message)
