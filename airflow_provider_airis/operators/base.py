@@ -201,7 +201,7 @@ class CollectOperator(BaseOperator):
         if self.failures:
             reasons = {name: str(error) for name, error in self.failures.items()}
             message = (
-                f"{len(reasons)} part(s) of {self.row.title} failed, what else was read is delivered: "
+                f"{len(reasons)} part(s) of {self.row.title} failed, the rest was delivered: "
                 + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             )
             if all(isinstance(error, PermanentError) for error in self.failures.values()):

@@ -110,13 +110,11 @@ def paired(connections: Sequence[str], regions: Sequence[str | None]) -> list[tu
     given = [text.rpartition(":") for text in regions if text]
     if unknown := {conn_id for conn_id, _, _ in given} - {"", *connections}:
         raise PermanentError(f"regions names {', '.join(sorted(unknown))}, which connections does not")
-    return [
-        (conn_id, region)
-        for conn_id in connections
-        for region in [name for of, _, name in given if of == conn_id]
-        or [name for of, _, name in given if not of]
-        or [None]
-    ]
+    pairs: list[tuple[str, str | None]] = []
+    for conn_id in connections:
+        own = [name for of, _, name in given if of == conn_id] or [name for of, _, name in given if not of]
+        pairs += [(conn_id, name) for name in own] or [(conn_id, None)]
+    return pairs
 
 
 def check_statistics(statistics: Mapping[str, Sequence[str]]) -> None:
