@@ -200,9 +200,8 @@ class CollectOperator(BaseOperator):
     def _judge(self, delivered: int, rejected: int) -> None:
         if self.failures:
             reasons = {name: str(error) for name, error in self.failures.items()}
-            message = (
-                f"{len(reasons)} part(s) of {self.row.title} failed, the rest was delivered: "
-                + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            message = f"{len(reasons)} part(s) of {self.row.title} failed, the rest was delivered: " + "; ".join(
+                f"{name}: {reason}" for name, reason in reasons.items()
             )
             if all(isinstance(error, PermanentError) for error in self.failures.values()):
                 raise AirflowFailException(message)

@@ -215,7 +215,7 @@ class VertexAIToAirisOperator(HistoryOperator):
             found: list[Series] | None = None
             with self.part(f"{hook.project_id}/{location}/{endpoint}"):
                 found = list(hook.labels(replicas, kept, locations=[location], endpoint=endpoint))
-            return found
+            return found  # noqa: RET504  the part may have failed
 
         names = Names(hook.project_id, listed, remembered)
         if known is None or replicas in known:
