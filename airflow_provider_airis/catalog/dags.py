@@ -10,7 +10,8 @@ from airflow_provider_airis.catalog.system import System
 # How long one task of a source may take. What it is in the middle of then is asked for again by its next try.
 _SYNC = {
     "snapshot": timedelta(minutes=10),
-    "history": timedelta(minutes=30),
+    # A run ends before it holds back the next one of all its parts; what was in the middle then, that one reads.
+    "history": timedelta(minutes=6),
     "feed": timedelta(hours=1),
     # The first run reads everything.
     "registry": timedelta(hours=2),

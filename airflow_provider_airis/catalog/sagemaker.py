@@ -51,7 +51,8 @@ ROW = System(
     source=Source(
         kind="history",
         delay_s=120,
-        reconcile={},
+        # What was published after its day was read is read with the next one: to look back costs nothing more.
+        reconcile={"lookback_s": 7200},
         options=(
             Option(
                 "connections",
@@ -65,9 +66,9 @@ ROW = System(
             Option(
                 "regions",
                 "list",
-                "us-east-1",
-                "AWS regions, one mapped task for each connection and region.",
-                "us-east-1, eu-west-1",
+                "",
+                "AWS regions, a mapped task each: of every connection, or of one, connection:region; its own if empty.",
+                "us-east-1, aws_research:eu-west-1",
                 argument="region_name",
                 maps=True,
             ),
@@ -91,6 +92,19 @@ ROW = System(
                 f"{VARIANT}, {COMPONENT}",
                 "Sets of CloudWatch's dimensions to read. What several sets hold is the same requests and load again.",
                 f"{VARIANT}, {_INSTANCE}",
+            ),
+            Option(
+                "linked_accounts",
+                "boolean",
+                "false",
+                "Read also what other accounts share with the connection's, a monitoring account.",
+            ),
+            Option(
+                "series",
+                "list",
+                "",
+                "Series to read whether CloudWatch still lists them or not, by their exact dimensions.",
+                "EndpointName=fraud/VariantName=old",
             ),
             Option("jobs", "list", "", "Jobs whose instances' load is read.", ", ".join(JOBS)),
         ),

@@ -21,7 +21,8 @@ ROW = System(
     source=Source(
         kind="history",
         delay_s=420,
-        reconcile={},
+        # What became visible after its day was read is read with the next one.
+        reconcile={"lookback_s": 7200},
         options=(
             Option(
                 "projects",

@@ -74,7 +74,7 @@ class VertexAIHook(SystemHook):
         *,
         project_id: str | None = None,
         location: str = "us-central1",
-        timeout: float = 60,
+        timeout: float = 20,
         retries: int = 4,
     ) -> None:
         super().__init__(conn_id, timeout=timeout, retries=retries)

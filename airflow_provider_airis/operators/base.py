@@ -13,7 +13,7 @@ from airflow.sdk import Asset, BaseOperator, timezone
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, System
-from airflow_provider_airis.errors import AirisError, PartialError, PermanentError
+from airflow_provider_airis.errors import AirisError, PartialError, PermanentError, SetupError
 from airflow_provider_airis.records import Event, Metric, Window
 
 if TYPE_CHECKING:
@@ -101,9 +101,14 @@ class CollectOperator(BaseOperator):
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Record that a part of the source failed, by name, and go on with the others."""
+        """Record that a part of the source failed, by name, and go on with the others.
+
+        :raises SetupError: no part can be read.
+        """
         try:
             yield
+        except SetupError:
+            raise
         except AirisError as error:
             self.log.error("%s: %s", name, error)
             self.failures[name] = error

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _DAY = 86_400_000
 _STEP_S = 300
+# A silence before midnight that is longer counts like any other.
+_EDGE = 3_600_000
 _NOTE = 1000
 
 
@@ -58,15 +60,27 @@ def gaps(series: Iterable[Series], within: Window, *, min_gap_s: int = 900) -> l
     A group that falls silent in its normal course says nothing: its longest silence, on more than half of the days
     that have points, is longer than ``min_gap_s`` too. It is left out.
 
+    At the end of a day a shorter silence is a gap already, on every day or on one, where it is longer than those in
+    the middle of a usual day: what was published after its day had been read leaves such ones.
+
     :param within: the stretch of time that the windows were asked for.
     """
     found: set[Gap] = set()
     for of, windows in _groups(series).items():
         merged = list(_merged(windows))
         silences = [(a[1], b[0]) for a, b in pairwise(merged)]
-        if _usual(merged, silences, within) <= min_gap_s * 1000:
+        edges = [silence for silence in silences if _at_a_days_end(*silence)]
+        usual = _usual(merged, [silence for silence in silences if silence not in edges], within)
+        if usual <= min_gap_s * 1000:
             found |= {Gap(Window(*silence), of) for silence in silences if silence[1] - silence[0] > min_gap_s * 1000}
+            found |= {Gap(Window(*edge), of) for edge in edges if edge[1] - edge[0] > max(usual, _STEP_S * 1000)}
     return sorted(found)
+
+
+def _at_a_days_end(start: int, end: int) -> bool:
+    """Whether a silence within an hour of midnight ends with the day, to the step of what the hub was asked."""
+    midnight = end // _DAY * _DAY
+    return end - midnight < _STEP_S * 1000 and midnight - _EDGE <= start < midnight
 
 
 def _groups(series: Iterable[Series]) -> dict[str, list[tuple[int, int]]]:

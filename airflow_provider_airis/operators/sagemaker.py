@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -19,8 +18,11 @@ from airflow_provider_airis.operators.sagemaker_records import (
     Series,
     check_statistics,
     endpoint_event,
+    in_order,
+    is_due,
     named,
     origin,
+    paired,
     tag,
 )
 from airflow_provider_airis.records import Event, Metric, Window, from_ms, to_ms
@@ -44,6 +46,8 @@ RETENTION = Retention(
     "CloudWatch keeps metrics for 455 days",
     ((timedelta(days=15), 60), (timedelta(days=63), 300), (timedelta(days=455), 3600)),
 )
+# What only some variants have is asked for where ListMetrics shows it, since AWS bills each query.
+_SOME_HAVE = frozenset({"ModelSetupTime"})
 # By namespace: the metric that whatever has any has.
 _EVERYBODY_HAS = {"AWS/SageMaker": "Invocations", INSTANCES: "CPUUtilization", COMPONENTS: "CPUUtilizationNormalized"}
 
@@ -63,13 +67,10 @@ class SageMakerToAirisOperator(HistoryOperator):
     An endpoint that was changed within the window gives an event ``endpoint_status`` with what it is now.
 
     AWS bills each query (a metric and statistic under one set of values): the summary has them as
-    ``metrics_requested``, and ``estimated_usd``, what they cost at most.
+    ``metrics_requested``, and ``estimated_usd``, what they cost at most. ``endpoints`` may be components and jobs, too.
 
     :param aws_conn_id: connection of type ``aws``.
     :param region_name: region to read; the connection's if None.
-    :param endpoints: names or patterns (``fraud-*``) of the endpoints, inference components and jobs to read; all
-        unless given.
-    :param metrics: names to read, as the hub has them (``modellatency``); all of the catalog unless given.
     :param statistics: name to CloudWatch's statistics, in place of the catalog's: ``{"modellatency": ["p95"]}``.
     :param dimensions: sets of dimensions to read, ``EndpointName/VariantName``. Other sets than the two that are read
         unless given are read as ListMetrics shows them.
@@ -122,6 +123,12 @@ class SageMakerToAirisOperator(HistoryOperator):
         self.linked_accounts = linked_accounts
         self.silent_every_s = silent_every_s
         self.hook: SageMakerHook | None = None
+
+    @classmethod
+    def mapped(cls, common: dict[str, Any], mapped: dict[str, list[Any]]) -> list[dict[str, Any]]:  # noqa: ARG003
+        """A task a connection and region, see :func:`paired`."""
+        pairs = paired(mapped["aws_conn_id"], mapped["region_name"])
+        return [{"aws_conn_id": conn_id, "region_name": region} for conn_id, region in pairs]
 
     def window(self, context: Context) -> Window:
         """The window that this run reads, from as far back as a silent series was last asked for."""
@@ -183,7 +190,7 @@ class SageMakerToAirisOperator(HistoryOperator):
         sets = {names for spec in self.row.metrics for names in spec.dimensions} - {HOST}
         self.known("statistics", self.statistics, [spec.name for spec in self.row.metrics])
         self.known("dimensions", "/".join(self.dimensions).split("/") if self.dimensions else (), DIMENSIONS)
-        self.known("dimensions", map(_sorted, self.dimensions), sets)
+        self.known("dimensions", map(in_order, self.dimensions), sets)
         self.known("jobs", self.jobs, JOBS)
         check_statistics(self.statistics)
         named(self.series, specs)
@@ -260,7 +267,7 @@ class SageMakerToAirisOperator(HistoryOperator):
 
     def _linked(self, hook: SageMakerHook, specs: Sequence[MetricSpec], account: str) -> Iterator[Series]:
         """What other accounts share with this one, as ListMetrics shows it."""
-        sets, names = set(map(_sorted, self.dimensions)), {origin(spec)[1] for spec in specs}
+        sets, names = set(map(in_order, self.dimensions)), {origin(spec)[1] for spec in specs}
         with self.part(f"{hook.region_name}/ListMetrics of linked accounts"):
             for namespace in sorted({origin(spec)[0] for spec in specs}):
                 for series in map(Series.listed, hook.metrics(namespace, linked_accounts=True)):
@@ -310,9 +317,10 @@ class SageMakerToAirisOperator(HistoryOperator):
             Series(*origin(spec), tuple(zip(names.split("/"), values, strict=True)))
             for names, values in self._found(hook, specs, window, endpoints, fresh, describe)
             for spec in specs
-            if names in spec.dimensions
+            if names in spec.dimensions and origin(spec)[1] not in _SOME_HAVE
         ]
-        others = set(map(_sorted, self.dimensions)) - {VARIANT, COMPONENT}
+        found += self._rare(hook, specs)
+        others = set(map(in_order, self.dimensions)) - {VARIANT, COMPONENT}
         jobs = {JOBS[kind] for kind in self.jobs}
         recent = window.start + self.silent_every_s * 1000
         lately = now - from_ms(recent) < _ACTIVE
@@ -335,20 +343,25 @@ class SageMakerToAirisOperator(HistoryOperator):
         )
         exact = [series for series in named(self.series, specs) if self.wanted(series.owner)]
         yield from ((series, window.start) for series in exact)
+        every = self.silent_every_s * 1000
+        own = Window(window.start + every + self.lookback_s * 1000, window.end)
         for series in found:
             if series in exact:
                 continue
-            if not patient or self._due(series, window):
+            if not patient or is_due(series, every, own):
                 yield series, window.start
             elif series in shown or series.namespace in unsure or series.owner in fresh:
                 yield series, recent
 
-    def _due(self, series: Series, window: Window) -> bool:
-        """Whether the clock passes the series' turn in the run's own window; each has one every ``silent_every_s``."""
-        every = self.silent_every_s * 1000
-        turn = zlib.crc32(repr(series).encode()) % every
-        start = window.start + every + self.lookback_s * 1000
-        return (window.end - turn) // every > (start - turn) // every
+    def _rare(self, hook: SageMakerHook, specs: Sequence[MetricSpec]) -> list[Series]:
+        sets = {VARIANT, COMPONENT} & set(map(in_order, self.dimensions))
+        rare = [origin(spec) for spec in specs if origin(spec)[1] in _SOME_HAVE and sets & {*spec.dimensions}]
+        found: list[Series] = []
+        with self.part(f"{hook.region_name}/ListMetrics"):
+            for namespace, name in rare:
+                shown = map(Series.listed, hook.metrics(namespace, name))
+                found += (series for series in shown if series.dimension_set in sets and self.wanted(series.owner))
+        return found
 
     def _found(
         self,
@@ -365,7 +378,7 @@ class SageMakerToAirisOperator(HistoryOperator):
         which a canary or a component in reserve has alone. It does not show what is new, or has been silent for two
         weeks: those few are described.
         """
-        wanted = {VARIANT, COMPONENT} & set(map(_sorted, self.dimensions))
+        wanted = {VARIANT, COMPONENT} & set(map(in_order, self.dimensions))
         found: set[tuple[str, tuple[str, ...]]] = set()
         if not wanted:
             return []
@@ -384,7 +397,3 @@ class SageMakerToAirisOperator(HistoryOperator):
                 described = describe(name) or {}
                 found |= {(VARIANT, (name, v["VariantName"])) for kind in KINDS for v in described.get(kind, ())}
         return sorted(found)
-
-
-def _sorted(names: str) -> str:
-    return "/".join(sorted(names.split("/")))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from airflow_provider_airis.catalog import MetricSpec
 from airflow_provider_airis.catalog.sagemaker import COMPONENT, HOST
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.records import Event, EventSeverity, to_ms
+from airflow_provider_airis.records import Event, EventSeverity, Window, to_ms
 
 KINDS = ("ProductionVariants", "ShadowProductionVariants")
 _SEVERITIES: dict[str, EventSeverity] = {
@@ -70,6 +71,11 @@ def tag(dimension: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", dimension).lower()
 
 
+def in_order(names: str) -> str:
+    """A set of dimensions as the catalog writes it."""
+    return "/".join(sorted(names.split("/")))
+
+
 def named(series: Iterable[str], specs: Sequence[MetricSpec]) -> list[Series]:
     """The series of exact dimensions, ``EndpointName=fraud/VariantName=blue``: of every metric that has that set.
 
@@ -87,6 +93,28 @@ def named(series: Iterable[str], specs: Sequence[MetricSpec]) -> list[Series]:
             raise PermanentError(f"series has {text!r}: no metric that is read has the set {names}", pointer="/series")
         found += fits
     return found
+
+
+def is_due(series: Series, every_ms: int, window: Window) -> bool:
+    """Whether the clock passes the series' turn in a window; each has one every ``every_ms``."""
+    turn = zlib.crc32(repr(series).encode()) % every_ms
+    return (window.end - turn) // every_ms > (window.start - turn) // every_ms
+
+
+def paired(connections: Sequence[str], regions: Sequence[str | None]) -> list[tuple[str, str | None]]:
+    """Connection and region of each task: of a connection the regions that name it, ``main:us-east-1``, else those that
+    name none, else None, its own.
+
+    :raises PermanentError: a region names another connection.
+    """
+    given = [text.rpartition(":") for text in regions if text]
+    if unknown := {conn_id for conn_id, _, _ in given} - {"", *connections}:
+        raise PermanentError(f"regions names {', '.join(sorted(unknown))}, which connections does not")
+    pairs: list[tuple[str, str | None]] = []
+    for conn_id in connections:
+        own = [name for of, _, name in given if of == conn_id] or [name for of, _, name in given if not of]
+        pairs += [(conn_id, name) for name in own] or [(conn_id, None)]
+    return pairs
 
 
 def check_statistics(statistics: Mapping[str, Sequence[str]]) -> None:

@@ -202,19 +202,20 @@ class VertexAIToAirisOperator(HistoryOperator):
         replicas = next(spec for spec in self.row.metrics if spec.name == "replicas").origin.replace(":", "/")
 
         def listed(location: str) -> list[Any] | None:
+            endpoints: list[Any] | None = None
             with self.part(f"{hook.project_id}/{location}"):
                 endpoints = list(hook.endpoints(location))
-                for endpoint in endpoints:
-                    self.wanted(endpoint.display_name, endpoint.name.rpartition("/")[2])
-                return endpoints
-            return None
+            for endpoint in endpoints or ():
+                self.wanted(endpoint.display_name, endpoint.name.rpartition("/")[2])
+            return endpoints
 
         def remembered(location: str, endpoint: str) -> list[Series] | None:
             now = timezone.utcnow()
             kept = Window(to_ms(now - RETENTION.periods[-1][0]), to_ms(now)).aligned(_PERIOD_S)
+            found: list[Series] | None = None
             with self.part(f"{hook.project_id}/{location}/{endpoint}"):
-                return list(hook.labels(replicas, kept, locations=[location], endpoint=endpoint))
-            return None
+                found = list(hook.labels(replicas, kept, locations=[location], endpoint=endpoint))
+            return found  # noqa: RET504  the part may have failed
 
         names = Names(hook.project_id, listed, remembered)
         if known is None or replicas in known:

@@ -50,12 +50,13 @@ class Stamps:
 
 @dataclass
 class Fault:
-    """The next ``times`` calls of an operation are refused."""
+    """The next ``times`` calls of an operation are refused, of those whose request contains a text."""
 
     operation: str
     times: int
     code: str
     status: int
+    containing: str = ""
 
 
 @dataclass
@@ -96,7 +97,10 @@ class Aws:
         """
         with self.lock:
             self.calls[operation]["calls"] += 1
-            fault = next((f for f in self.faults if f.operation == operation and f.times > 0), None)
+            text = json.dumps(request, default=str) if self.faults else ""
+            fault = next(
+                (f for f in self.faults if f.operation == operation and f.times > 0 and f.containing in text), None
+            )
             if fault:
                 fault.times -= 1
                 raise Refused(fault.code, f"{fault.code} ordered for {operation}", fault.status)
@@ -112,7 +116,7 @@ class Aws:
         handlers: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
             "cloudwatch:GetMetricData": self.get_metric_data,
             "cloudwatch:GetMetricStatistics": self.get_metric_statistics,
-            "cloudwatch:ListMetrics": self.list_metrics,
+            "cloudwatch:ListMetrics": partial(self.list_metrics, account),
             "sagemaker:ListEndpoints": partial(self.list_endpoints, account),
             "sagemaker:DescribeEndpoint": partial(self.describe_endpoint, account),
             "sagemaker:DescribeEndpointConfig": self.describe_endpoint_config,
@@ -201,21 +205,22 @@ class Aws:
 
     def _alive(self, region: str) -> list[Endpoint]:
         now = self.fleet.clock()
-        return [e for e in self.fleet.fleet.get(region, {}).values() if e.created <= now < e.deleted]
+        return [e for e in self.fleet.fleet.get(region, {}).values() if e.created <= now < e.deleted and not e.account]
 
     # CloudWatch
 
-    def list_metrics(self, region: str, request: dict[str, Any]) -> dict[str, Any]:
+    def list_metrics(self, account: str, region: str, request: dict[str, Any]) -> dict[str, Any]:
         """ListMetrics: 500 a page; not what has been silent for two weeks, nor what is too new to be listed."""
         recent = request.get("RecentlyActive")
         if recent not in (None, "PT3H"):
             raise Refused("InvalidParameterValue", "The parameter RecentlyActive must be PT3H")
         oldest = self.fleet.clock() - (3 * 3600 if recent else LISTED_S)
+        linked = request.get("IncludeLinkedAccounts", False)
         shown: dict[tuple[str, str, str], bool] = {}
         rows = []
         for series in self.fleet.series.get(region, {}).values():
             endpoint = series.endpoint
-            if request.get("Namespace", series.namespace) != series.namespace:
+            if request.get("Namespace", series.namespace) != series.namespace or (endpoint.account and not linked):
                 continue
             if request.get("MetricName", series.metric) != series.metric:
                 continue
@@ -231,7 +236,10 @@ class Aws:
             if shown[key]:
                 rows.append(series)
         start = _resume(request.get("NextToken"), "metrics", "InvalidParameterValue")[0]
-        answer: dict[str, Any] = {"Metrics": [series.listing() for series in rows[start : start + LIST_PAGE]]}
+        page = rows[start : start + LIST_PAGE]
+        answer: dict[str, Any] = {"Metrics": [series.listing() for series in page]}
+        if linked:
+            answer["OwningAccounts"] = [series.endpoint.account or account for series in page]
         if start + LIST_PAGE < len(rows):
             answer["NextToken"] = _token("metrics", [start + LIST_PAGE])
         return answer
@@ -256,7 +264,7 @@ class Aws:
                 token = _token(name, [index, 0])
                 break
             query = queries[index]
-            stamps, values = self._read(region, query["MetricStat"], start, end)
+            stamps, values = self._read(region, query["MetricStat"], start, end, query.get("AccountId", ""))
             if newest_first:
                 stamps, values = stamps[::-1], values[::-1]
             status = self._ordered_status(query["MetricStat"]["Metric"]["MetricName"])
@@ -321,10 +329,16 @@ class Aws:
         step = 60 if age < 15 * 86400 else 300 if age < 63 * 86400 else 3600
         return start // step * step, end
 
-    def _read(self, region: str, stat: dict[str, Any], start: float, end: float) -> tuple[Sequence[int], list[float]]:
+    def _read(
+        self, region: str, stat: dict[str, Any], start: float, end: float, account: str = ""
+    ) -> tuple[Sequence[int], list[float]]:
         series = self._series(region, stat["Metric"])
         period = stat["Period"]
-        if series is None or stat.get("Unit") not in (None, series.unit):
+        if (
+            series is None
+            or stat.get("Unit") not in (None, series.unit)
+            or series.endpoint.account not in ("", account)
+        ):
             return (), []
         if period > 60:
             start = math.floor(start / period) * period

@@ -117,7 +117,8 @@ class Control:
 
     def _post_faults(self, request: dict[str, Any]) -> None:
         code = request.get("code", "ThrottlingException")
-        fault = Fault(request["operation"], request.get("times", 1), code, request.get("status", 400))
+        times, status = request.get("times", 1), request.get("status", 400)
+        fault = Fault(request["operation"], times, code, status, request.get("containing", ""))
         self.aws.faults.append(fault)
 
     def _delete_faults(self, _: dict[str, str]) -> None:

@@ -139,6 +139,13 @@ OF_CONTAINERS = {
     "ContainerLatency": (REQUESTS, "Microseconds"),
     "CPUUtilization": METRICS["CPUUtilization"],
 }
+OF_QUEUES = {
+    "ApproximateBacklogSize": (REQUESTS, "Count"),
+    "ApproximateBacklogSizePerInstance": (REQUESTS, "Count"),
+    "ApproximateAgeOfOldestRequest": (REQUESTS, "Seconds"),
+    "HasBacklogWithoutCapacity": (REQUESTS, "Count"),
+}
+OF_SERVERLESS = {"ModelSetupTime": (REQUESTS, "Microseconds")}
 OF_JOBS = [name for name, (namespace, _) in METRICS.items() if namespace == INSTANCES]
 
 
@@ -217,7 +224,7 @@ class Endpoint:
     """An endpoint, or a job; ``listed`` is whether ListMetrics knows its series already. Times are Unix seconds.
 
     Until ``idle_until`` nobody asks it anything, and those of its variants and components that are ``idle`` never: they
-    have load, but no requests.
+    have load, but no requests. With an ``account`` it is another's, which shares its metrics with ours.
     """
 
     name: str
@@ -227,6 +234,7 @@ class Endpoint:
     deleted: float = math.inf
     idle_until: float = 0
     idle: frozenset[str] = frozenset()
+    account: str = ""
     status: str = "InService"
     failure_reason: str | None = None
     modified: float = 0
@@ -298,20 +306,30 @@ class Fleet:
         enhanced: bool = False,
         idle_until: float = 0,
         idle: Iterable[str] = (),
+        asynchronous: bool = False,
+        serverless: bool = False,
+        account: str = "",
     ) -> Endpoint:
         """Add an endpoint whose series are published from ``created`` on.
 
         :param components: inference components, which have series of their own name.
         :param containers: what a multi-container endpoint publishes once more by container.
         :param enhanced: whether each instance has series too.
+        :param asynchronous: whether the endpoint has a queue, and with it series under its own name alone.
+        :param serverless: whether its variants have a time to start.
         """
         made = tuple(Variant.make(region, name, variant, quiet=quiet, gpu=gpu) for variant in variants)
         endpoint = Endpoint(name, created, made, listed, idle_until=idle_until, idle=frozenset(idle), modified=created)
+        endpoint.account = account
+        if asynchronous:
+            self._publish(OF_QUEUES, {"EndpointName": name}, made[0], endpoint)
         self.fleet[region][name] = endpoint
         for variant in made:
             own = {"EndpointName": name, "VariantName": variant.name}
             # The same requests once more under the instance type: whoever adds up all that is listed counts twice.
             sets = [own, own | {"InstanceType": variant.instance_type}]
+            if serverless:
+                self._publish(OF_SERVERLESS, own, variant, endpoint)
             if enhanced:
                 sets += [own | {"InstanceId": f"i-{variant.name}-{number}"} for number in range(variant.instances)]
             for dimensions in sets:

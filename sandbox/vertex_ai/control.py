@@ -62,6 +62,8 @@ class Control:
         for spec in BY_STEM["vertex_ai"].metrics:
             metric = spec.origin.replace(":", "/").removeprefix(PREFIX)
             for series in list(self.fleet.series[metric]):
+                if series.endpoint.owner:
+                    continue
                 samples = list(self.fleet.samples(series, start, end))
                 for statistic in spec.statistics if samples else ():
                     points = aligned(series, statistic, samples, start, end, 60)
@@ -106,8 +108,15 @@ class Control:
     def _delete_silence(self, _: dict[str, str]) -> None:
         self.fleet.silent.clear()
 
-    def _patch_project(self, request: dict[str, Any]) -> None:
+    def _post_number(self, request: dict[str, Any]) -> None:
         self.fleet.number = request["number"]
+
+    def _delete_foreign(self, _: dict[str, str]) -> None:
+        """Other projects share nothing any more."""
+        self.fleet.number = ""
+        self.fleet.fleet = {key: endpoint for key, endpoint in self.fleet.fleet.items() if not endpoint.owner}
+        for metric, every in self.fleet.series.items():
+            self.fleet.series[metric] = [series for series in every if not series.endpoint.owner]
 
     def _delete_endpoints(self, request: dict[str, str]) -> None:
         self.fleet.fleet[request["id"]].deleted = self.fleet.clock()

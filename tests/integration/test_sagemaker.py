@@ -112,9 +112,9 @@ def test_a_day_is_the_truth_point_for_point_in_as_few_calls_as_the_limits_allow(
     assert len(points) == series
     count = sum(map(len, points.values()))
     assert calls["GetMetricData"]["calls"] == -(-count // 100_800) == 4
-    assert (calls["ListMetrics"]["calls"], calls["ListEndpoints"]["calls"]) == (3, 1)
+    assert (calls["ListMetrics"]["calls"], calls["ListEndpoints"]["calls"]) == (4, 1)
     assert "DescribeEndpoint" not in calls
-    assert operator.summary() == {"metrics_requested": variants * 25, "estimated_usd": 0.003, "aws_calls": 8}
+    assert operator.summary() == {"metrics_requested": variants * 25, "estimated_usd": 0.003, "aws_calls": 9}
 
 
 def test_every_record_says_where_it_is_from(aws: Aws):

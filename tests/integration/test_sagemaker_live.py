@@ -144,4 +144,4 @@ def test_what_is_read_late_is_read_whole(server: Server, sync: Callable[..., Any
         window = operator.window(interval)  # type: ignore[arg-type]
         assert sum(1 for _ in operator.collect(window))
     assert operator.summary()["metrics_requested"] == 10 * STATISTICS
-    assert send(server, "GET", "calls")["ListMetrics"]["calls"] == 3
+    assert send(server, "GET", "calls")["ListMetrics"]["calls"] == 4

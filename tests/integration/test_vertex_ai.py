@@ -48,6 +48,7 @@ def control(server: Server, connect: Callable[..., str]) -> Iterator[httpx2.Clie
         control.delete("calls")
         yield control
         control.delete("refusals")
+        control.delete("foreign").raise_for_status()
 
 
 def truth(control: httpx2.Client, start: datetime, end: datetime, metrics: Iterable[str] = (), **only: str) -> Points:
@@ -208,9 +209,8 @@ def test_what_other_projects_share_is_left_to_them(control: httpx2.Client, numbe
     start, hour = END - 10 * MINUTE, {"created": (END - HOUR).isoformat()}
     before, _ = collected(start, END, metrics=FEW)
     control.post("endpoints", json=hour | {"location": "us-central1", "name": "theirs", "owner": owner})
-    control.patch("project", json={"number": number})
+    control.post("number", json={"number": number}).raise_for_status()
     points, operator = collected(start, END, metrics=FEW)
-    control.patch("project", json={"number": ""})
     assert not operator.failures
     assert points == before
     assert not [source for source, *_ in points if "theirs" in source]

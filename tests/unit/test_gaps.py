@@ -100,6 +100,22 @@ def test_a_short_gap_is_none(length, at):
     assert gaps([series("one", "load", without([(START, END)], (at + 1, at + 1 + length)))]) == []
 
 
+def test_ten_minutes_at_the_end_of_every_day_are_gaps():
+    """What was published after its day had been read: as usual as can be, and lost all the same."""
+    lost = [(day + DAY - 600_000, day + DAY) for day in DAYS[:-1]]
+    assert {gap.window for gap in gaps([series("one", "load", without([(START, END)], *lost))])} == {
+        Window(*silence) for silence in lost
+    }
+    [once] = {gap.window for gap in gaps([series("one", "load", without([(START, END)], lost[3]))])}
+    assert once == Window(*lost[3])
+
+
+def test_silences_as_long_as_those_of_the_day_are_no_gaps_at_its_end():
+    half_hours = [(at, at + HOUR / 2) for at in range(START, END, HOUR)]
+    held = [(int(opens), int(closes)) for opens, closes in half_hours]
+    assert gaps([series("one", "requests", held)]) == []
+
+
 def test_an_outage_of_several_days_is_one_gap():
     lost = (START + 3 * DAY + 7 * HOUR, START + 11 * DAY + HOUR)
     held = [series("one", "load", without([(START, END)], lost))]

@@ -107,9 +107,29 @@ def test_the_dags_map_a_task_to_each_connection_and_region(name: str, live: bool
     ]
     one = task.unmap({"aws_conn_id": "aws_research", "region_name": "eu-west-1"})
     assert task.map_index_template == "{{ task.aws_conn_id or 'default' }} {{ task.region_name or 'default' }}"
-    assert (one.lookback_s, one.silent_every_s) == ((900, 900) if live else (0, 0))
+    assert (one.lookback_s, one.silent_every_s) == ((900, 900) if live else (7200, 0))
     assert one.jobs == ["training"]
     assert one.dimensions == ["EndpointName/VariantName", "InferenceComponentName"]
+
+
+def test_regions_go_with_connections_as_they_are_paired():
+    mapped = SageMakerToAirisOperator.mapped(
+        {},
+        {
+            "aws_conn_id": ["main", "research", "edge"],
+            "region_name": ["main:us-east-1", "main:us-west-2", "edge:eu-west-1"],
+        },
+    )
+    assert [tuple(row.values()) for row in mapped] == [
+        ("main", "us-east-1"),
+        ("main", "us-west-2"),
+        ("research", None),
+        ("edge", "eu-west-1"),
+    ]
+    mapped = SageMakerToAirisOperator.mapped({}, {"aws_conn_id": ["main", "research"], "region_name": [None]})
+    assert mapped == [{"aws_conn_id": conn_id, "region_name": None} for conn_id in ("main", "research")]
+    with pytest.raises(PermanentError, match="regions names nobody, which connections does not"):
+        SageMakerToAirisOperator.mapped({}, {"aws_conn_id": ["main"], "region_name": ["nobody:us-east-1"]})
 
 
 def refusal(status: int, code: str = "", message: str = "", **headers: str) -> dict[str, Any]:
