@@ -55,11 +55,10 @@ class Fault:
 
 
 class Faults:
-    """``POST /_sandbox/faults`` ``{call, times?, status?, json?, headers?, applied?, after?}``:
-    scripted failures.
+    """``POST /_sandbox/faults`` ``{call, times?, status?, json?, headers?, applied?, after?}``: scripted failures.
 
-    ``after`` so many calls have passed. ``applied`` carries the call out and then fails it, as a connection that breaks
-    before the answer.
+    ``after``: so many calls pass before. ``applied`` carries the call out and then fails it, as a connection that
+    breaks before the answer.
     """
 
     def __init__(self) -> None:
@@ -79,6 +78,45 @@ class Faults:
         """Script one."""
         self.scripted.append(Fault(**await request.json()))
         return JSONResponse({})
+
+
+class Receiver:
+    """What a fake receiver remembers, at ``/_sandbox``: ``GET requests`` lists what it took, with the time in Unix ms.
+
+    ``POST limit`` ``{"on": true}`` lets it answer 429 to more than ``a_second`` requests a second.
+    """
+
+    a_second = 4
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.faults = Faults()
+        self.recent: list[float] = []
+        self.limited = False
+
+    def note(self, kind: str, **what: Any) -> None:
+        """Something was taken."""
+        self.requests.append({"at": now_ms(), "kind": kind, **what})
+
+    def too_many(self) -> bool:
+        """Whether this request is one too many within a second."""
+        now = time.monotonic()
+        self.recent = [*(at for at in self.recent if now - at < 1), now]
+        return self.limited and len(self.recent) > self.a_second
+
+    async def seen(self, request: Request) -> Response:  # noqa: ARG002
+        """Everything that was taken."""
+        return JSONResponse(self.requests)
+
+    async def limit(self, request: Request) -> Response:
+        """Limit the rate, or not."""
+        self.limited = (await request.json())["on"]
+        return JSONResponse({})
+
+    def application(self, *routes: Route) -> Starlette:
+        """The routes, and its own."""
+        own = [Route("/_sandbox/requests", self.seen), Route("/_sandbox/limit", self.limit, methods=["POST"])]
+        return application([*routes, *own], self.faults)
 
 
 def now_ms() -> int:

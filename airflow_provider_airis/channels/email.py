@@ -7,6 +7,7 @@ import re
 from email.header import Header
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from email.policy import Compat32
 from email.utils import format_datetime, formataddr, parseaddr
 from typing import Any
 
@@ -31,6 +32,19 @@ _PAGE = """\
 """
 
 
+class _Policy(Compat32):
+    """Folds no header of ids: before a long one it would do so at its blank, which not every server takes."""
+
+    def fold(self, name: str, value: str) -> str:
+        """A header as it is written."""
+        whole = name in ("Message-ID", "In-Reply-To", "References")
+        return f"{name}: {value}{self.linesep}" if whole else super().fold(name, value)
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        """The same in bytes."""
+        return self.fold(name, value).encode("ascii", "surrogateescape")
+
+
 def mail(view: AlertView, *, sender: str, to: str, first: str | None) -> MIMEMultipart:
     """The mail of an alert's state, as text and as HTML.
 
@@ -47,7 +61,7 @@ def mail(view: AlertView, *, sender: str, to: str, first: str | None) -> MIMEMul
     description = cut_lines(view.description, DESCRIPTION_CHARS)
 
     # EmailMessage, the newer class, loses and doubles blanks where it folds a subject that is not ASCII.
-    message = MIMEMultipart("alternative")
+    message = MIMEMultipart("alternative", policy=_Policy())
     subject = f"{'Re: ' if first else ''}{cut(f'AIRIS-MON Alert: {view.name}', SUBJECT_CHARS)}"
     message["Subject"] = Header(subject, None if subject.isascii() else "utf-8")  # type: ignore[assignment]
     message["From"] = formataddr(parseaddr(sender))

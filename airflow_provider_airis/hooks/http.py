@@ -254,7 +254,10 @@ class HttpHook(SystemHook):
         return known.format(conn_id=self.conn_id)
 
     def problem(self, response: httpx2.Response) -> tuple[str, str]:
-        """The error's detail in the system's own words and the JSON pointer of the field, here of RFC 9457."""
+        """The error's detail in the system's own words and the JSON pointer of the field.
+
+        Here of RFC 9457, or of ``{error: {code, message, detail}}``.
+        """
         try:
             document = msgspec.json.decode(response.content)
         except msgspec.MsgspecError:
@@ -263,7 +266,10 @@ class HttpHook(SystemHook):
             return "", ""
         first = next(iter(document.get("errors") or []), None) if isinstance(document.get("errors"), list) else None
         pointer = str(first.get("pointer") or "") if isinstance(first, dict) else ""
-        said = [document.get("detail") or document.get("title") or document.get("message") or document.get("error")]
+        error = document.get("error")
+        own = [error.get(name) for name in ("code", "message", "detail")] if isinstance(error, dict) else [error]
+        rfc = document.get("detail") or document.get("title") or document.get("message")
+        said = [rfc] if rfc else own
         if isinstance(first, dict) and first.get("detail") not in (None, said[0]):
             said.append(first["detail"])
         return ": ".join(part for part in said if isinstance(part, str)), pointer

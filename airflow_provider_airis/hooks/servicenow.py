@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-import httpx2
 import msgspec
 
 from airflow_provider_airis.errors import PermanentError
@@ -117,15 +116,6 @@ class ServiceNowHook(HttpHook):
         params = {"sysparm_fields": "sys_id", "sysparm_limit": 1}
         self.decode(self.request("GET", TABLE, params=params, retry=False), _Many)
         return f"{self.hook_name} at {self.base_url} accepts the credentials, and lets them read incidents"
-
-    def problem(self, response: httpx2.Response) -> tuple[str, str]:
-        """ServiceNow's own words: ``{error: {message, detail}, status: "failure"}``."""
-        try:
-            error = self.decode(response, dict[str, Any]).get("error")
-        except PermanentError:
-            return "", ""
-        said = [error.get("message"), error.get("detail")] if isinstance(error, dict) else [error]
-        return ": ".join(part for part in said if isinstance(part, str) and part), ""
 
     def address(self, sys_id: str) -> str:
         """An incident's page."""

@@ -35,7 +35,9 @@ class TeamsHook(WebhookHook):
         :raises RetryableError: 429 (a workflow takes some four cards a second), a fault of theirs, the network.
         :raises PermanentError: the workflow is gone or refuses, or the card is over 28 KB.
         """
-        body = message(card)
+        # As the template *Send webhook alerts to a channel* takes it.
+        attachment = {"contentType": CARD, "contentUrl": None, "content": card}
+        body = msgspec.json.encode({"type": "message", "attachments": [attachment]})
         if len(body) > LARGEST:
             raise PermanentError(f"{self._asked('POST', '')} was not sent, the card is over {LARGEST:,} bytes")
         self.post(body, {})
@@ -51,15 +53,6 @@ class TeamsHook(WebhookHook):
         gone = f"the workflow is deleted or turned off; {renew}"
         return {401: renew, 403: renew, 404: gone, 410: gone}.get(status) or super().advice(status)
 
-    def problem(self, response: httpx2.Response) -> tuple[str, str]:
-        """The workflow's own words: ``{error: {code, message}}``."""
-        try:
-            error = self.decode(response, dict[str, Any]).get("error")
-        except PermanentError:
-            return "", ""
-        said = [error.get("code"), error.get("message")] if isinstance(error, dict) else []
-        return ": ".join(part for part in said if isinstance(part, str)), ""
-
     def _address(self) -> str:
         secret = (self.connection.password or "").strip()
         if not secret:
@@ -67,9 +60,3 @@ class TeamsHook(WebhookHook):
         if "sig=" not in secret:
             raise self._misconfigured("its password is no URL of a workflow, which has a parameter sig")
         return str(httpx2.URL((self.connection.host or "").strip()).join(secret))
-
-
-def message(card: dict[str, Any]) -> bytes:
-    """The message with a card, as the template *Send webhook alerts to a channel* takes it."""
-    attachment = {"contentType": CARD, "contentUrl": None, "content": card}
-    return msgspec.json.encode({"type": "message", "attachments": [attachment]})

@@ -6,16 +6,20 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from airflow_provider_airis.catalog import SYSTEMS, System
 from airflow_provider_airis.channels.base import Channel, open_channel
 from airflow_provider_airis.channels.view import AlertView
-from airflow_provider_airis.errors import RetryableError
+from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.records import Alert
 from airflow_provider_airis.settings import ChannelOptions
-from tests.contract.peers import Silent, load, typical
+from sandbox.airflow import free_port
+from tests.contract.peers import Silent, always, load, secrets, shared, typical
+from tests.replay import FIXTURES
 
 CHANNELS = [system for system in SYSTEMS if system.channel_class]
 each = pytest.mark.parametrize("system", CHANNELS, ids=lambda system: system.stem)
@@ -68,17 +72,82 @@ def test_an_operator_takes_what_its_row_declares(system: System):
         operator(task_id="wrong", **arguments, unheard_of=1)
 
 
-@each
-@pytest.mark.parametrize(("connections", "channels"), [(0.2, 600.0), (None, 0.2)], ids=["connection's", "default"])
-def test_a_receiver_is_waited_for_as_long_as_its_connection_says(system: System, connect, connections, channels):
+def opened(system: System, url: str, connect: Any, **extra: Any) -> Channel:
+    """The system's channel on its typical connections, leading to ``url``, without repetitions."""
     case = typical(system)
-    with Silent() as peer:
-        for conn_id, fields in case.connections(peer.url).items():
-            extra = {**fields.pop("extra", {}), **({"timeout": connections} if connections else {})}
-            connect(conn_id, **fields, extra=extra)
-        target = system.default_conn_id if system.target_is_connection else case.arguments["target"]
-        channel = open_channel(system, target, options=ChannelOptions(system), retries=0)
-        channel.timeout_s = channels
-        with pytest.raises(RetryableError, match=r"in time|gave no answer|got no answer"):
+    for conn_id, fields in case.connections(url).items():
+        connect(conn_id, **fields | {"extra": {**fields.get("extra", {}), **extra}})
+    target = system.default_conn_id if system.target_is_connection else case.arguments["target"]
+    return open_channel(system, target, options=ChannelOptions(system), retries=0)
+
+
+def told(error: Exception, caplog: pytest.LogCaptureFixture, system: System, url: str) -> str:
+    """All that could be read of an error, in which no secret may be, nor a part of one that is a URL."""
+    text = str(error) + repr(vars(error)) + caplog.text
+    for secret in secrets(typical(system).connections(url)):
+        parts = urlsplit(secret)
+        assert not [
+            part for part in (secret, parts.path, *dict(parse_qsl(parts.query)).values()) if part[12:] and part in text
+        ]
+    return text
+
+
+REFUSALS = [
+    pytest.param(system, row, id=f"{system.stem}-{row['about']}")
+    for system in CHANNELS
+    if (FIXTURES / system.stem / "refusals.json").exists()
+    for row in shared(system, "refusals.json")
+]
+
+
+@pytest.mark.parametrize(("system", "row"), REFUSALS)
+def test_what_a_receiver_answers_is_passing_or_permanent(system: System, row, connect, caplog):
+    caplog.set_level("DEBUG")
+    with always(system, row["response"]) as server:
+        channel = opened(system, server.url, connect)
+        with pytest.raises({"retryable": RetryableError, "permanent": PermanentError}[row["error"]]) as raised:
             channel.send(VIEW, None, maybe_sent=False)
         channel.close()
+    assert row["says"] in told(raised.value, caplog, system, server.url)
+    assert getattr(raised.value, "retry_after", None) == row.get("retry_after")
+
+
+@each
+def test_a_receiver_that_is_not_there_may_come_back(system: System, connect, caplog):
+    caplog.set_level("DEBUG")
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(RetryableError, match=r"could not connect|got no answer|gave no answer") as absent:
+        opened(system, url, connect).send(VIEW, None, maybe_sent=False)
+    told(absent.value, caplog, system, url)
+
+
+MISTAKES = [
+    pytest.param(system, row, id=f"{system.stem}-{row['says'][:40]}")
+    for system in CHANNELS
+    if (FIXTURES / system.stem / "mistakes.json").exists()
+    for row in shared(system, "mistakes.json")
+]
+
+
+@pytest.mark.parametrize(("system", "row"), MISTAKES)
+def test_a_connection_that_cannot_be_used_says_why(system: System, row, connect):
+    connect(system.default_conn_id, conn_type=system.connection.type, **row["fields"])
+    works, why = load(system.hook_class)().test_connection()
+    assert not works
+    assert row["says"] in why
+    assert "topsecret" not in why
+
+
+@each
+@pytest.mark.parametrize(("connections", "channels"), [(0.2, 600.0), (None, 0.2)], ids=["connection's", "default"])
+def test_a_receiver_is_waited_for_as_long_as_its_connection_says(
+    system: System, connect, caplog, connections, channels
+):
+    caplog.set_level("DEBUG")
+    with Silent() as peer:
+        channel = opened(system, peer.url, connect, **({"timeout": connections} if connections else {}))
+        channel.timeout_s = channels
+        with pytest.raises(RetryableError, match=r"in time|gave no answer|got no answer") as silent:
+            channel.send(VIEW, None, maybe_sent=False)
+        channel.close()
+    told(silent.value, caplog, system, peer.url)

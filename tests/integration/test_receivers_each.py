@@ -13,19 +13,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from msgspec.structs import replace
 
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.channels.base import Channel, open_channel
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.records import Notification
+from airflow_provider_airis.records import Alert, AlertSeverity, Notification
 from airflow_provider_airis.settings import ChannelOptions
 from sandbox.process import serve
 from tests.contract.peers import load
@@ -220,6 +221,37 @@ def test_an_alert_is_shown_from_firing_to_resolved(receiver, side, fire):
     assert side.kinds(alert_id) == receiver.life
     assert "ada" in json.dumps(side.seen(alert_id))
     assert [(n.channel, n.target, n.status) for n in ledger(alert_id)] == [(receiver.stem, side.target, "resolved")]
+
+
+@each
+@pytest.mark.parametrize("filler", ["x", "ü ", "🚨", "\x00x", "\n", '"', "{noformat}", "[a](https://evil.example.com)"])
+def test_text_of_any_kind_and_length_is_taken_in_every_state(receiver, side, airis, filler):
+    long = filler * (35_000 // len(filler))
+    texts = dict.fromkeys(("name", "description", "model_id", "environment", "acknowledged_by"), long)
+    alert = Alert(
+        id=f"any-{filler.encode().hex()}", severity="high", status="firing", timestamp=0, updated_at=0, **texts
+    )
+    channel, sent = side.channel(), None
+    for at, status in enumerate(("firing", "acknowledged", "resolved")):
+        view = AlertView(replace(alert, status=status, updated_at=at), f"{URL}?alert={alert.id}")
+        sent = channel.send(view, sent, maybe_sent=False)
+        assert sent
+    channel.close()
+    # A webhook has the hub's own record, whole.
+    shown = json.dumps(side.seen(alert.id), ensure_ascii=False)
+    assert "…" in shown or receiver.stem == "webhook" or not filler.strip()
+
+
+@each
+@pytest.mark.parametrize("severity", get_args(AlertSeverity))
+def test_every_severity_is_shown(receiver, side, airis, severity):
+    alert = Alert(
+        id=f"{receiver.stem}-{severity}", name="n", severity=severity, status="firing", timestamp=0, updated_at=0
+    )
+    channel = side.channel()
+    assert channel.send(AlertView(alert, f"{URL}?alert={alert.id}"), None, maybe_sent=False)
+    channel.close()
+    assert severity in json.dumps(side.seen(alert.id)).lower()
 
 
 @each

@@ -9,15 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.channels.pagerduty import event
 from airflow_provider_airis.channels.view import AlertView
-from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
 from airflow_provider_airis.operators.pagerduty import change
 from airflow_provider_airis.records import Alert, Event
-from sandbox.airflow import free_port
-from tests.contract.peers import Silent, always
 
 URL = "https://hub.example.com/dashboard?alert=a1"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -78,34 +74,6 @@ def test_a_change_says_what_was_deployed(old, new, said):
     data = {"registry": "r", "model_name": "fraud", "alias": "champion", "old_version": old, "version": new}
     payload = change(Event("model_alias_changed", "mlflow-fraud", "info", 1795168920000, data, "k"))["payload"]
     assert (payload["summary"], payload["timestamp"]) == (said, "2026-11-20T10:02:00Z")
-
-
-@pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row["about"])
-def test_what_pagerduty_answers_is_passing_or_permanent(row, connect, caplog):
-    with always(BY_STEM["pagerduty"], row["response"]) as server:
-        connect("pagerduty_events_default", conn_type="pagerduty_events", host=server.url, password=KEY)
-        with (
-            PagerDutyHook(retries=0) as hook,
-            pytest.raises({"retryable": RetryableError, "permanent": PermanentError}[row["error"]]) as raised,
-        ):
-            hook.enqueue(event(AlertView(alert(), URL)))
-    assert row["says"] in str(raised.value)
-    assert getattr(raised.value, "retry_after", None) == row.get("retry_after")
-    assert KEY not in str(raised.value) + repr(hook) + repr(vars(raised.value)) + caplog.text
-
-
-def test_a_peer_that_does_not_answer_is_left(connect):
-    with Silent() as server:
-        connect("pagerduty_events_default", conn_type="pagerduty_events", host=server.url, password=KEY)
-        with PagerDutyHook(retries=0, timeout=0.3) as hook, pytest.raises(RetryableError, match="in time"):
-            hook.enqueue(event(AlertView(alert(), URL)))
-
-
-def test_a_peer_that_is_not_there_is_waited_for_by_the_task(connect):
-    url = f"http://127.0.0.1:{free_port()}"
-    connect("pagerduty_events_default", conn_type="pagerduty_events", host=url, password=KEY)
-    with PagerDutyHook(retries=0) as hook, pytest.raises(RetryableError, match="could not connect"):
-        hook.enqueue(event(AlertView(alert(), URL)))
 
 
 def test_without_a_host_it_is_pagerdutys_own_service(connect):

@@ -16,8 +16,7 @@ from airflow_provider_airis.channels.webhook import body, key
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.webhook import WebhookHook, signature
 from airflow_provider_airis.records import Alert, Notification
-from sandbox.airflow import free_port
-from tests.contract.peers import Silent, always, shared, typical
+from tests.contract.peers import always, typical
 
 URL = "https://hub.example.com/dashboard?alert=a1"
 ROW = BY_STEM["webhook"]
@@ -82,30 +81,6 @@ def test_the_request_is_what_was_promised(httpserver, connect):
     assert request.headers["Authorization"] == "Bearer t0ken"
 
 
-@pytest.mark.parametrize("row", shared(ROW, "refusals.json"), ids=lambda row: row["about"])
-def test_what_a_receiver_answers_is_passing_or_permanent(row, connect, caplog):
-    with always(ROW, row["response"]) as server:
-        connect("webhook_default", **typical(ROW).connections(server.url)["webhook_default"])
-        with WebhookHook(retries=0) as hook, pytest.raises(KINDS[row["error"]]) as raised:
-            hook.send(b"{}", key="k")
-    assert row["says"] in str(raised.value)
-    assert getattr(raised.value, "retry_after", None) == row.get("retry_after")
-    for secret in SECRETS:
-        assert secret not in str(raised.value) + repr(hook) + repr(vars(raised.value)) + caplog.text
-
-
-def test_a_receiver_that_does_not_answer_or_is_not_there_may_come_back(connect, caplog):
-    with Silent() as server:
-        connect("webhook_default", **typical(ROW).connections(server.url)["webhook_default"])
-        with WebhookHook(retries=0, timeout=0.3) as hook, pytest.raises(RetryableError, match="in time") as silent:
-            hook.send(b"{}", key="k")
-    connect("webhook_default", **typical(ROW).connections(f"http://127.0.0.1:{free_port()}")["webhook_default"])
-    with WebhookHook(retries=0) as hook, pytest.raises(RetryableError, match="could not connect") as absent:
-        hook.send(b"{}", key="k")
-    for secret in SECRETS:
-        assert secret not in f"{silent.value} {absent.value} {caplog.text}"
-
-
 def test_a_header_of_the_connection_is_in_no_error(connect):
     answer = {"status": 400, "json": {"error": "I do not know Bearer t0ken-of-theirs"}}
     with always(ROW, answer) as server:
@@ -113,31 +88,6 @@ def test_a_header_of_the_connection_is_in_no_error(connect):
         connect("webhook_default", **fields, extra={"auth_headers": {"Authorization": "Bearer t0ken-of-theirs"}})
         with WebhookHook(retries=0) as hook, pytest.raises(PermanentError, match=r"I do not know \*\*\*"):
             hook.send(b"{}", key="k")
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({}, "it has no URL as its host"),
-        ({"host": "https://r.example.com/a"}, "it has no password, the secret that its receiver checks signatures"),
-        ({"host": "ftp://r.example.com/a", "password": "s3cret"}, "its URL must be one with http or https"),
-        ({"host": "https://u:p@r.example.com/a", "password": "s3cret"}, "its URL must hold no login"),
-        ({"host": "https://r.example.com:port/a", "password": "s3cret"}, "its URL is none"),
-        (
-            {"host": "https://r.example.com", "password": "s3cret", "extra": {"auth_headers": "[1]"}},
-            "not a JSON object of texts",
-        ),
-        (
-            {"host": "https://r.example.com", "password": "s3cret", "extra": {"auth_headers": {"A": "ü"}}},
-            "characters that no HTTP header can carry",
-        ),
-    ],
-)
-def test_a_connection_that_cannot_be_used_says_why(connect, fields, says):
-    connect("webhook_default", conn_type="webhook", **fields)
-    works, told = WebhookHook().test_connection()
-    assert not works
-    assert says in told
 
 
 @pytest.mark.parametrize(
