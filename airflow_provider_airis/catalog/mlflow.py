@@ -48,6 +48,13 @@ ROW = System(
                 "max_missing", "integer", "500", "How many known models, or versions, may be missing at once at most."
             ),
             Option(
+                "watched_tags",
+                "list",
+                "",
+                "Tags of versions whose changes are events; each costs a listing of the versions that have it.",
+                "validation_status",
+            ),
+            Option(
                 "metrics_after_s",
                 "integer",
                 "0",
@@ -83,5 +90,8 @@ ROW = System(
         EventSpec("model_stage_changed", "A version's stage changed; MLflow has deprecated stages for aliases."),
         EventSpec("model_alias_changed", "An alias names another version: `old_version` and `version`, null for none."),
         EventSpec("model_version_deleted", "A version is gone."),
+        EventSpec(
+            "model_version_tag_changed", "A watched tag has another value: `old_value` and `value`, null for none."
+        ),
     ),
 )

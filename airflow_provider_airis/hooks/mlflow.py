@@ -13,6 +13,7 @@ import httpx2
 import msgspec
 
 from airflow_provider_airis.errors import PermanentError
+from airflow_provider_airis.hooks import fields, tls
 from airflow_provider_airis.hooks.http import HttpHook, T
 from airflow_provider_airis.hooks.pagers import Cursor
 
@@ -29,12 +30,11 @@ WORKSPACE = "X-MLFLOW-WORKSPACE"
 class MLflowHook(HttpHook):
     """Reads the registry of an MLflow server, 2.9 or later, or of whatever mlflow's own client reaches.
 
-    Requests are sent by that client (``mlflow-skinny``), which brings its logins, certificates and plugins. The host is
-    the server's URL, or a tracking URI (``databricks``, ``databricks://<profile>``, an ARN of SageMaker's, …). The
-    connection has login and password, or a token as password. Extras, beside ``verify`` and ``timeout``:
+    Requests are sent by that client (``mlflow-skinny``), which brings its logins and plugins. The host is the server's
+    URL, or a tracking URI (``databricks``, ``databricks://<profile>``, an ARN of SageMaker's, …). The connection has
+    login and password, or a token as password. Extras beside :class:`~airflow_provider_airis.hooks.http.HttpHook`'s:
 
     - ``workspace``: the workspace to read, of a server that has them.
-    - ``client_cert``, ``client_private_key``: paths of PEM files.
     - ``auth``: name of an authentication plugin; ``aws_sigv4``: whether to sign requests for AWS.
     - ``request_header_providers``: names of header plugins that must be installed.
     - ``environment``: variables for the time that the hook is open, for plugins and logins that read them there, as
@@ -151,24 +151,17 @@ class MLflowHook(HttpHook):
         if not isinstance(given, dict):
             raise self._misconfigured("its environment is not a JSON object of variables")
         variables = {str(name): str(value) for name, value in given.items()}
-        try:
-            with transport.environment({} if "mlflow" in sys.modules else {**variables, **_QUIET}):
-                from mlflow.utils.rest_utils import MlflowHostCreds
-        except ModuleNotFoundError as error:
-            raise PermanentError(
-                f"{self.hook_name} needs the package {error.name}, which is not installed: "
-                "pip install 'airflow-provider-airis[mlflow]'"
-            ) from None
+        silent = {} if "mlflow" in sys.modules else {**variables, **_QUIET}
+        with self.importing(), transport.environment(silent):
+            from mlflow.utils.rest_utils import MlflowHostCreds
         self._open.enter_context(transport.environment(variables))
         auth = str(self.extra.get("auth") or "")
         providers = str(self.extra.get("request_header_providers") or "").replace(",", " ").split()
         transport.check_plugins(auth, providers)
         if not self._is_url:
             return transport.store_credentials((self.connection.host or "").strip())
-        # They refuse what no header can carry, and files that are not there.
-        _ = self.authenticate(self.connection), self._tls
         login, password = self.connection.login or None, (self.connection.password or "")
-        cert, key = (str(self.extra.get(name) or "") for name in ("client_cert", "client_private_key"))
+        cert, key = (self._pem(name) for name in ("client_cert", "client_private_key"))
         insecure, bundle = _verify(self.extra.get("verify", True))
         made = MlflowHostCreds(
             super().base_url,
@@ -184,6 +177,13 @@ class MLflowHook(HttpHook):
         if self._workspace:
             self._check_workspaces(made)
         return lambda: made
+
+    def _pem(self, name: str) -> str:
+        """The path of an extra that is a PEM file, or PEM."""
+        try:
+            return self._open.enter_context(tls.pem(name, str(self.extra.get(name) or "")))
+        except fields.FieldError as error:
+            raise self._misconfigured(str(error)) from None
 
     def _check_workspaces(self, credentials: MlflowHostCreds) -> None:
         """A server without workspaces would answer with what it has: another registry than the one that was meant."""
@@ -201,12 +201,12 @@ class MLflowHook(HttpHook):
         from airflow_provider_airis.hooks.mlflow_transport import MLflowTransport
 
         prefix = httpx2.URL(self.base_url).raw_path.decode().rstrip("/")
-        headers = {WORKSPACE: self._workspace} if self._workspace else {}
-        return {
-            "base_url": self.base_url,
+        headers = {**self._headers, WORKSPACE: self._workspace} if self._workspace else self._headers
+        # Who asks, and whom to trust, is the transport's.
+        return super()._session() | {
             "transport": MLflowTransport(self._credentials, prefix, headers),
-            "timeout": self._timeout(self._timeout_s),
-            "headers": {"Accept": "application/json"},
+            "auth": None,
+            "verify": True,
         }
 
     def _one(self, path: str, member: str, **params: str) -> dict[str, Any] | None:

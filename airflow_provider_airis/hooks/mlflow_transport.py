@@ -72,7 +72,7 @@ class MLflowTransport(httpx2.BaseTransport):
             ) as answer:
                 headers = {name: value for name, value in answer.headers.items() if name.lower() not in _ENCODING}
                 return httpx2.Response(answer.status_code, headers=headers, content=_body(answer), request=request)
-        except (MlflowException, requests.RequestException, ValueError) as error:
+        except (MlflowException, requests.RequestException, TypeError, ValueError) as error:
             raise _translated(error, request) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
 
@@ -14,6 +15,7 @@ from airflow_provider_airis.operators.base import CollectOperator, Delivered
 from airflow_provider_airis.operators.mlflow_adoption import adopt
 from airflow_provider_airis.operators.mlflow_changes import Changes, Logged, Model, Unread, where_logged
 from airflow_provider_airis.operators.mlflow_reading import Reading
+from airflow_provider_airis.operators.mlflow_tags import Tags
 from airflow_provider_airis.records import Event, Metric, Window
 from airflow_provider_airis.sources.registry import RegistryState, state_name
 
@@ -38,7 +40,7 @@ class MLflowToAirisOperator(CollectOperator):
     ``mlflow-<model>``; every point has the tags ``registry`` and ``model_name``.
 
     A registry has no history: each run reads what is there now, whatever its interval. A change that was undone between
-    two runs is not seen, and those of tags and descriptions alone are none.
+    two runs is not seen, and those of descriptions and of tags that are not watched are none.
 
     Nothing is called deleted before MLflow was asked for it by name. If too many models or versions are missing, the
     task fails, and nothing is reported deleted.
@@ -48,6 +50,7 @@ class MLflowToAirisOperator(CollectOperator):
     :param run_metrics: whether to read the metrics of new and changed versions' runs and logged models.
     :param metrics_after_s: for how long after a version was made its metrics are read again each time, for what is
         logged after its run has ended.
+    :param watched_tags: names of versions' tags, as ``validation_status``, whose changes are events.
     :param max_missing_share: share of the known models, or versions, that may be missing at once; no share is taken of
         the first five.
     :param max_missing: how many of them may be missing at most.
@@ -65,6 +68,7 @@ class MLflowToAirisOperator(CollectOperator):
         registry: str | None = None,
         run_metrics: bool = True,
         metrics_after_s: int = 0,
+        watched_tags: Sequence[str] | None = None,
         max_missing_share: float = 0.1,
         max_missing: int = 500,
         **kwargs: Any,
@@ -74,6 +78,7 @@ class MLflowToAirisOperator(CollectOperator):
         self.registry = registry
         self.run_metrics = run_metrics
         self.metrics_after_s = metrics_after_s
+        self.watched_tags = list(watched_tags or ())
         self.max_missing_share = max_missing_share
         self.max_missing = max_missing
         self.skipped = 0
@@ -115,6 +120,7 @@ class Sync:
 
     def __init__(self, operator: MLflowToAirisOperator, hub: AirisHook, mlflow: MLflowHook, window: Window) -> None:
         self.operator = operator
+        self.hub = hub
         self.mlflow = mlflow
         self.registry = operator.registry or mlflow.registry
         self.state = RegistryState(hub.checkpoints, state_name(operator.system, self.registry))
@@ -129,6 +135,14 @@ class Sync:
             "another server? If they are really gone, set max_missing and max_missing_share for one run"
         )
 
+    @cached_property
+    def tags(self) -> Tags | None:
+        """The tags that are watched."""
+        if not (names := self.operator.watched_tags):
+            return None
+        state = RegistryState(self.hub.checkpoints, state_name("mlflow-tags", self.registry))
+        return Tags(self.mlflow, state, self.registry, names, self.as_of, self.operator.part)
+
     def records(self) -> Iterator[Metric | Event]:
         """Everything that is to be delivered; what is known from now on is staged for :meth:`commit`."""
         changes = [Changes(self.registry, name, *of, self.as_of) for name, of in self.reading.models()]
@@ -138,9 +152,13 @@ class Sync:
         for each in changes:
             yield from each.records()
         self._stage(changes, read)
+        if self.tags:
+            yield from self.tags.records()
 
     def commit(self) -> None:
         """Write what is known from now on."""
+        if self.tags:
+            self.tags.state.commit()
         newest = self.reading.newest
         # Once nothing can show late any more, later syncs need not look behind the newest change.
         settled = self.told - LATE_MS <= newest < self.as_of - LATE_MS

@@ -152,7 +152,7 @@ class Changes:
             data = {
                 "creation_timestamp": self.created,
                 **_tags(self.row),
-                "description": _cut(self.row.get("description")),
+                "description": cut(self.row.get("description")),
             }
             yield self._event("model_registered", self.created, data, self.created)
         for version in sorted(self.changed, key=_number):
@@ -173,7 +173,7 @@ class Changes:
         data = {
             "version": version,
             "status": new.status,
-            "status_message": _cut(row.get("status_message")),
+            "status_message": cut(row.get("status_message")),
             "stage": new.stage,
             "creation_timestamp": created,
             "last_updated_timestamp": new.updated,
@@ -327,7 +327,8 @@ def _tags(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"tags": tags, "tags_left_out": left_out} if left_out else {"tags": tags}
 
 
-def _cut(text: object) -> str:
+def cut(text: object) -> str:
+    """A text as far as an event has room for it."""
     said = str(text or "")
     return said if len(said) <= TEXT_CHARS else f"{said[:TEXT_CHARS]}…"
 
