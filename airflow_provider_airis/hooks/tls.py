@@ -30,7 +30,7 @@ def context(verify: Any, cert: str = "", key: str = "") -> ssl.SSLContext:
     if key and not cert:
         raise FieldError("it has a client_private_key but no client_cert")
     if cert:
-        with _file("client_cert", cert) as certfile, _file("client_private_key", key) as keyfile:
+        with pem("client_cert", cert) as certfile, pem("client_private_key", key) as keyfile:
             try:
                 made.load_cert_chain(certfile, keyfile or None, password=_no_password)
             except (OSError, ValueError) as error:
@@ -56,7 +56,7 @@ def _verifying(word: str) -> ssl.SSLContext:
 
 
 @contextmanager
-def _file(name: str, text: str) -> Iterator[str]:
+def pem(name: str, text: str) -> Iterator[str]:
     """The path of a PEM; ``ssl`` reads files only, so what is PEM itself is one for that moment."""
     if "-----BEGIN" not in text:
         if text and not Path(text).is_file():
