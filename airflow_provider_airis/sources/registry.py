@@ -6,8 +6,8 @@ up, so that a sync without a change reads the index alone. The rules that keep i
 
 - Events are delivered before the state is committed. A sync that dies in between is repeated, so an event's key is made
   of the change itself (:func:`event_key`), never of the time at which it was found.
-- Documents are written before the index. The documents are the truth; an index that is older than they are costs the
-  next sync a few reads, and no event.
+- Documents are written before what the index says of them. They are the truth; an index that is older costs the next
+  sync a few reads, and no event.
 - Nothing is called deleted because a listing does not show it: pages shift while they are read.
   :func:`check_deletion_threshold` first, then :func:`confirm` asks for each by its id.
 """
@@ -58,9 +58,6 @@ class Checkpoints(Protocol):
 
     def put(self, name: str, value: Any, *, version: int = 0) -> Checkpoint:
         """Write it, if its version is still the given one; 0 if it must not be there."""
-
-    def list(self, prefix: str) -> Iterator[Checkpoint]:
-        """The documents whose names begin so."""
 
     def delete(self, name: str) -> None:
         """Remove it."""
@@ -128,13 +125,8 @@ class RegistryState:
         self._dirty: set[int] = set()
         index = self._read(name, _Index)
         self.is_new = index is None
-        if index is None:
-            # The index comes last: a first commit may have left documents without one.
-            of = max((int(found.name.split("/")[-2]) for found in checkpoints.list(f"{name}/")), default=1)
-            self._of, self._index = of, _Index([_Summary()] * of, {})
-            self.is_new = not any(self._document(number) for number in range(of) if of > 1 or number == 0)
-        else:
-            self._of, self._index = len(index.documents), index
+        self._index = index or _Index([_Summary()], {})
+        self._of = len(self._index.documents)
         self.cursor: dict[str, Any] = dict(self._index.cursor)
 
     @property
@@ -196,10 +188,15 @@ class RegistryState:
         """
         obsolete = self._grow() if any(self._too_large(number) for number in self._dirty) else []
         written = len(self._dirty)
+        if self.is_new and written:
+            # Names the documents, to be looked into whatever is listed: this commit may not come to its end.
+            self._write(self.name, _Index([_Summary(-1)] * self._of, {}))
+            written += 1
         for number in sorted(self._dirty):
             self._write(self._document_name(number), _Document(self._loaded[number]))
         self._dirty.clear()
-        index = _Index([self._summary(number) for number in range(self._of)], dict(cursor or self.cursor))
+        cursor = self.cursor if cursor is None else cursor
+        index = _Index([self._summary(number) for number in range(self._of)], dict(cursor))
         if index != self._index or self.is_new:
             self._write(self.name, index)
             written += 1
