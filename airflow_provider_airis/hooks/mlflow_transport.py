@@ -1,6 +1,6 @@
 """Requests to MLflow sent by mlflow's own client, so that whoever can log in with it can with the hook.
 
-Credentials, client certificates, AWS signatures, plugins for headers and authentication, and Databricks' logins are that
+Credentials, client certificates, AWS signatures, plugins for headers and authentication, Databricks' logins are that
 client's; timeouts, repetitions, pages and errors are the hook's, which sees httpx2 only.
 """
 

@@ -139,6 +139,11 @@ class RegistryState:
         """How many parts the entries hold."""
         return self._total("parts")
 
+    @property
+    def staged(self) -> bool:
+        """Whether there is something to commit."""
+        return bool(self._dirty)
+
     def get(self, key: str) -> Entry | None:
         """What is known of a key."""
         return self._document(self._number(key)).get(key)
