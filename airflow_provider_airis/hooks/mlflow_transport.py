@@ -127,7 +127,8 @@ def store_credentials(uri: str) -> Callable[[], MlflowHostCreds]:
         raise PermanentError(f"MLflow's client does not know the tracking URI {uri!r} ({error}): {missing}") from error
     if not isinstance(store, BaseRestStore):
         raise PermanentError(f"The tracking URI {uri!r} leads to no server: {type(store).__name__} has no REST API")
-    return store.get_host_creds
+    credentials: Callable[[], MlflowHostCreds] = store.get_host_creds
+    return credentials
 
 
 def check_plugins(auth: str, providers: list[str]) -> None:

@@ -18,8 +18,8 @@ VERSION, UNREAD = "model_version_last_updated", "model_version_run_unread"
 def adopt(hub: AirisHook, registry: str, state: RegistryState) -> None:
     """Stage what these metrics say, each series' last point; afterwards they are not read again.
 
-    A hub that cannot be asked for them has none: the sync that wrote them asked, too. On such a hub, and on one that has
-    lost a checkpoint, all is new again, under the keys that the events had the first time.
+    A hub that cannot be asked for them has none: the sync that wrote them asked, too. On such a hub, and on one that
+    has lost a checkpoint, all is new again, under the keys that the events had the first time.
     """
     points = list(_last(hub, registry))
     models: dict[str, Model] = {}

@@ -25,7 +25,7 @@ TAGS_CHARS = 65_536
 TEXT_CHARS = 20_000
 # Of clocks: MLflow's clients stamp what they log.
 AHEAD_MS = 600_000
-_OLDEST_MS = 100_000_000_000
+_OLDEST_MS = 1_000_000_000_000
 
 
 class Version(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -271,10 +271,10 @@ class Logged(NamedTuple):
             yield Metric(source(name), RUN_METRIC, value, "1", labels, at)
 
     def _time(self, at: int, now: int) -> int:
-        """Unix ms. Clients stamp in other units too, and some with a step's number: then it is the run's end or start."""
-        for unit in (1, 1_000, 1_000_000):
-            if _OLDEST_MS <= at // unit <= now + AHEAD_MS:
-                return at // unit
+        """Unix ms. Clients stamp in other units too, or with a step's number: then it is the run's end or start."""
+        for stamped in (at, at // 1_000, at // 1_000_000, at * 1_000):
+            if _OLDEST_MS <= stamped <= now + AHEAD_MS:
+                return stamped
         run, model = ((part or {}).get("info", {}) for part in self)
         times = run.get("end_time"), run.get("start_time"), model.get("creation_timestamp_ms")
         return next((int(time) for time in times if time), now)

@@ -67,11 +67,12 @@ class Reading:
                 if name in changed and not whole:
                     versions = {str(row["version"]): row for row in self.mlflow.versions(model=name, at_once=PAGE)}
                     self._seen(versions.values())
-                is_same = known is not None and known.updated >= int(row["creation_timestamp"])
-                complete = is_same and known and (whole or name in changed)
-                found[name] = known, row, versions, known.versions.keys() - versions.keys() if complete else set()
-        missing = [f"{name} version {version}" for name, (*_, them) in found.items() for version in them]
-        self._check("versions", missing, self.state.parts)
+                missing: set[str] = set()
+                if known and known.updated >= int(row["creation_timestamp"]) and (whole or name in changed):
+                    missing = known.versions.keys() - versions.keys()
+                found[name] = known, row, versions, missing
+        lacking = [f"{name} version {version}" for name, (*_, them) in found.items() for version in sorted(them)]
+        self._check("versions", lacking, self.state.parts)
         shown = [(name, self._shown(name, *of)) for name, of in found.items()]
         return shown + [(name, (Model.of(self.state.get(name)), Shown(None, {}))) for name in gone]
 
