@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.mlflow_changes import ALIAS, UPDATED, Model, Unread, Version
+from airflow_provider_airis.operators.mlflow_changes import ALIAS, UPDATED, Alias, Model, Unread, Version
 from airflow_provider_airis.sources.registry import RegistryState
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def adopt(hub: AirisHook, registry: str, state: RegistryState) -> None:
         if (model := models.get(name)) is None:
             continue
         if point.name == ALIAS:
-            model.aliases[rest] = f"{point.value:.0f}", point.timestamp
+            model.aliases[rest] = Alias(f"{point.value:.0f}", point.timestamp)
         elif point.name == VERSION and point.tags["status"] != "DELETED":
             model.versions[rest] = Version(int(point.value), point.tags["status"], point.tags["stage"])
         elif point.name == UNREAD and point.value:

@@ -28,7 +28,7 @@ AHEAD_MS = 600_000
 _OLDEST_MS = 1_000_000_000_000
 
 
-class Version(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Version(msgspec.Struct, frozen=True, array_like=True):
     """What of a version may change: its last update in Unix ms, its status, its stage."""
 
     updated: int
@@ -36,7 +36,14 @@ class Version(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     stage: str = "None"
 
 
-class Unread(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Alias(msgspec.Struct, frozen=True, array_like=True):
+    """The version that an alias names, ``"0"`` for none any more, and since when, Unix ms."""
+
+    version: str
+    since: int
+
+
+class Unread(msgspec.Struct, frozen=True, array_like=True):
     """Where a version's metrics are that have to be read again.
 
     :param run: its run, ``model`` its logged model; empty for none.
@@ -52,12 +59,12 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a model.
 
     :param updated: its last update, Unix ms.
-    :param aliases: alias → version and since when, also of those that are gone, as ``"0"``.
+    :param aliases: also those that are gone.
     """
 
     updated: int
     versions: dict[str, Version] = {}
-    aliases: dict[str, tuple[str, int]] = {}
+    aliases: dict[str, Alias] = {}
     unread: dict[str, Unread] = {}
 
     @classmethod
@@ -67,7 +74,7 @@ class Model(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def entry(self) -> Entry:
         """The entry of the state that holds it."""
-        now = {alias: version for alias, (version, _) in self.aliases.items() if version != NONE}
+        now = {alias: held.version for alias, held in self.aliases.items() if held.version != NONE}
         its_mark = mark(self.updated, sorted(now.items()))
         return Entry(its_mark, msgspec.to_builtins(self), due=bool(self.unread), parts=len(self.versions))
 
@@ -123,7 +130,7 @@ class Changes:
             return None
         versions = {**self.known.versions, **{version: _version(row) for version, row in self.changed.items()}}
         versions = {version: held for version, held in versions.items() if version not in self.gone}
-        moved = {alias: (new, self.as_of) for alias, (_, new) in self._moved(self.known, self.row).items()}
+        moved = {alias: Alias(new, self.as_of) for alias, (_, new) in self._moved(self.known, self.row).items()}
         return Model(
             int(self.row["last_updated_timestamp"]),
             versions,
@@ -193,7 +200,7 @@ class Changes:
     def _alias_changes(self, known: Model, row: Mapping[str, Any] | None) -> Iterator[Event | Metric]:
         for alias, (old, new) in sorted(self._moved(known, row).items()):
             # An alias that was never seen is set since the model is there: its key is the same when all is forgotten.
-            since = known.aliases.get(alias, (NONE, self.created))[1]
+            since = known.aliases[alias].since if alias in known.aliases else self.created
             data = {"alias": alias, "old_version": _none(old), "version": _none(new)}
             yield self._event("model_alias_changed", self.as_of, data, alias, since, old, new)
             if row is self.row:
@@ -204,7 +211,7 @@ class Changes:
         now = _aliases(row or {})
         found = {}
         for alias in now.keys() | known.aliases.keys():
-            old, new = known.aliases.get(alias, (NONE, 0))[0], now.get(alias, NONE)
+            old, new = known.aliases.get(alias, Alias(NONE, 0)).version, now.get(alias, NONE)
             if old != new:
                 found[alias] = old, new
         return found

@@ -95,8 +95,9 @@ class Reading:
             found = self.state.compare({name: listed_mark(row) for name, row in listed.items()})
             self._check("models", found.missing, self.state.entries)
             gone, there = confirm(found.missing, self.mlflow.model, lambda name: self.part(f"{self.registry}/{name}"))
-            changed = {*found.new, *found.changed, *there}
             listed |= there
+            unlisted = {name for name, row in there.items() if self.state.get(name).mark != listed_mark(row)}
+            changed = {*found.new, *found.changed, *unlisted}
             whole = self.state.is_new or len(changed) > FEW_MODELS + self.state.parts // (10 * PAGE)
             rows, self._is_sound = self._sweep(-1 if whole else self.watermark, listed)
             if self._is_sound:

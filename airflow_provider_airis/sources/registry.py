@@ -63,7 +63,7 @@ class Checkpoints(Protocol):
         """Remove it."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True):
     """What is known of one thing.
 
     :param mark: what a listing shows of it that may change, as a short text: another mark is a change.
