@@ -25,6 +25,7 @@ ROW = System(
         ),
     ),
     tested_against="a real MLflow server",
+    requires=("mlflow-skinny>=3.17",),
     source=Source(
         kind="registry",
         options=(
@@ -38,10 +39,19 @@ ROW = System(
                 maps=True,
             ),
             Option(
-                "max_missing_share", "float", "0.1", "Share of the known models, or versions, that one sync may miss."
+                "max_missing_share",
+                "float",
+                "0.1",
+                "Share of the known models, or versions, that may be missing at once; none is taken of the first five.",
             ),
             Option(
-                "max_missing", "integer", "50", "How many known models, or versions, one sync may miss in any case."
+                "max_missing", "integer", "500", "How many known models, or versions, may be missing at once at most."
+            ),
+            Option(
+                "metrics_after_s",
+                "integer",
+                "0",
+                "For how long after a version was made its metrics are read again, for what is logged after its run.",
             ),
         ),
     ),
@@ -49,32 +59,20 @@ ROW = System(
         MetricSpec(
             "run_metric",
             "1",
-            "A metric that the version's run has logged, the last value; tag `metric` is its name there.",
+            "A metric of the version's logged model or run, the last value; tag `metric` is its name there.",
             "runs/get:data.metrics",
         ),
         MetricSpec(
             "registered_model_last_updated",
             "ms",
-            "When a model was changed last, Unix time; 0 once it is deleted. As the next three, written on a change.",
+            "When a model was changed last, Unix time; 0 once it is deleted. As the next one, written on a change.",
             "registered-models/search:last_updated_timestamp",
-        ),
-        MetricSpec(
-            "model_version_last_updated",
-            "ms",
-            "When a version was changed last, Unix time; tags `status`, DELETED in the end, and `stage`.",
-            "model-versions/search:last_updated_timestamp",
         ),
         MetricSpec(
             "model_alias_version",
             "1",
             "The version that an alias names; 0 once the alias is deleted.",
             "registered-models/search:aliases",
-        ),
-        MetricSpec(
-            "model_version_run_unread",
-            "1",
-            "1 while a version's run cannot be read or has not ended, 0 once it was read; tag `run_id`.",
-            "runs/get:status",
         ),
     ),
     events=(
