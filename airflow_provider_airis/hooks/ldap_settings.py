@@ -105,17 +105,6 @@ class LdapSettings:
             raise self._misconfigured(f"its dereference_aliases must be one of {', '.join(words)}")
         return str(words[word])
 
-    def timeout_s(self, wanted: float | None) -> float:
-        """Seconds to wait for a server: what is wanted, else the connection's."""
-        wanted = self.extra.get("timeout") if wanted is None else wanted
-        try:
-            seconds = 30.0 if wanted in (None, "") else float(wanted)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
-            raise self._misconfigured("its timeout is no number of seconds") from error
-        if not 0 < seconds < 86_400:
-            raise self._misconfigured("its timeout must be a positive number of seconds")
-        return seconds
-
     @cached_property
     def context(self) -> ssl.SSLContext:
         """How the encryption is verified."""
