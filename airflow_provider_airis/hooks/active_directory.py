@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
 from airflow_provider_airis.hooks.base import SystemHook
 from airflow_provider_airis.hooks.ldap_answers import DIRSYNC, PAGED, Answer, Answers
-from airflow_provider_airis.hooks.ldap_entries import Entry, escape, is_below
+from airflow_provider_airis.hooks.ldap_entries import Entry, Root, escape, is_below
 from airflow_provider_airis.hooks.ldap_errors import LIMITS, UntrustedError, failed, refused
 from airflow_provider_airis.hooks.ldap_settings import LdapSettings
 
@@ -22,32 +20,12 @@ T = TypeVar("T")
 
 PAGE_SIZE = 1000
 SMALLEST_PAGE = 10
-CONNECT_TIMEOUT_S = 10.0
 EMPTY_PAGES = 1000
 DIRSYNC_BYTES = 1 << 20
 SHOW_DELETED = "1.2.840.113556.1.4.417"
 IN_CHAIN = "1.2.840.113556.1.4.1941"
 _ACTIVE_DIRECTORY = b"1.2.840.113556.1.4.800"
 _RANGE = re.compile(r"(.+);range=(\d+)-(\d+|\*)")
-
-
-class Root(NamedTuple):
-    """What a server says about itself.
-
-    :param server: the one that answered, a URL.
-    :param base: where to search unless told otherwise, and ``partition``, the naming context above it.
-    :param usn: the highest update sequence number it has committed; Active Directory only.
-    :param invocation_id: names the copy of the database that counts those; another one counts anew.
-    :param vendor: who made it, where it says so: ``389 Project``.
-    """
-
-    server: str
-    active_directory: bool
-    base: str
-    partition: str
-    usn: int | None
-    invocation_id: str | None
-    vendor: str = ""
 
 
 class ActiveDirectoryHook(SystemHook):
@@ -362,33 +340,11 @@ class ActiveDirectoryHook(SystemHook):
         raise RetryableError("; ".join(map(str, failures)))
 
     def _bound(self, url: str) -> Any:
-        import ldap3  # type: ignore[import-untyped]
-
-        parts = urlsplit(url)
-        ldaps = parts.scheme == "ldaps"
-        tls = ldap3.Tls()
-        tls.wrap_socket = self._wrap
-        seconds = self._timeout_s
-        server = ldap3.Server(
-            parts.hostname,
-            port=parts.port,
-            use_ssl=ldaps,
-            tls=tls,
-            get_info=ldap3.NONE,
-            connect_timeout=min(seconds, CONNECT_TIMEOUT_S),
-        )
-        conn = ldap3.Connection(
-            server,
-            **self.settings.credentials,
-            auto_referrals=False,
-            auto_range=False,
-            check_names=False,
-        )
-        # ldap3 decodes every value twice, which takes most of the time of a large reading: Answers does it once.
-        conn.post_send_search = lambda number: (conn.strategy._outstanding.pop(number, None), number)[1]
+        conn = self.settings.client(url, self._timeout_s)
+        ldaps = url.startswith("ldaps:")
         try:
             self._called("to connect", lambda: conn.open(read_server_info=False), url)
-            conn.socket.settimeout(seconds)
+            conn.socket.settimeout(self._timeout_s)
             if self.settings.tls != "none" and not ldaps:
                 self._called("for StartTLS", lambda: conn.start_tls(read_server_info=False), url)
             self._called("to bind", lambda: conn.bind(read_server_info=False), url)
@@ -401,11 +357,6 @@ class ActiveDirectoryHook(SystemHook):
             raise
         self._answers = Answers(conn.socket)
         return conn
-
-    def _wrap(self, connection: Any, do_handshake: bool = True) -> None:  # noqa: ARG002  ldap3 passes it
-        connection.socket = self.settings.context.wrap_socket(
-            connection.socket, server_hostname=connection.server.host
-        )
 
     def _called(self, asked: str, call: Callable[[], T], url: str | None = None) -> T:
         """Call ldap3, and translate what it raises."""

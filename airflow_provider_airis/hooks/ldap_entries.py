@@ -51,6 +51,25 @@ class Entry(NamedTuple):
         return id_text(name, values[0]) if values and values[0] else None
 
 
+class Root(NamedTuple):
+    """What a server says about itself.
+
+    :param server: the one that answered, a URL.
+    :param base: where to search unless told otherwise, and ``partition``, the naming context above it.
+    :param usn: the highest update sequence number it has committed; Active Directory only.
+    :param invocation_id: names the copy of the database that counts those; another one counts anew.
+    :param vendor: who made it, where it says so: ``389 Project``.
+    """
+
+    server: str
+    active_directory: bool
+    base: str
+    partition: str
+    usn: int | None
+    invocation_id: str | None
+    vendor: str = ""
+
+
 @cache
 def split(names: str) -> tuple[str, ...]:
     """The attributes that a comma separates, in lower case."""

@@ -73,8 +73,7 @@ def failed(asked: str, error: Exception, said: str, conn_id: str, url: str) -> A
         return PermanentError(f"{asked} cannot be sent, it is malformed ({said})")
     if isinstance(error, (ldap.LDAPPackageUnavailableError, ImportError)):
         return PermanentError(
-            f"{asked} needs a package that is not installed ({said}): "
-            "install gssapi, or let authentication be simple"
+            f"{asked} needs a package that is not installed ({said}): install gssapi, or let authentication be simple"
         )
     if "CERTIFICATE_VERIFY_FAILED" in said:
         reason = said.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]

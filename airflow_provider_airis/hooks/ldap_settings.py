@@ -13,6 +13,7 @@ from airflow_provider_airis.errors import PermanentError
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+CONNECT_TIMEOUT_S = 10.0
 _LDAPS_PORTS = (636, 3269)
 
 
@@ -120,3 +121,37 @@ class LdapSettings:
         if str(self.extra.get("verify", True)).lower() in ("false", "0", "no"):
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
+
+    def client(self, url: str, timeout_s: float) -> Any:
+        """An ``ldap3.Connection`` to one server, not opened yet. Its searches return the number of their message."""
+        import ldap3
+
+        parts = urlsplit(url)
+        tls = ldap3.Tls()
+        tls.wrap_socket = self._wrap
+        server = ldap3.Server(
+            parts.hostname,
+            port=parts.port,
+            use_ssl=parts.scheme == "ldaps",
+            tls=tls,
+            get_info=ldap3.NONE,
+            connect_timeout=min(timeout_s, CONNECT_TIMEOUT_S),
+        )
+        client = ldap3.Connection(
+            server,
+            **self.credentials,
+            auto_referrals=False,
+            auto_range=False,
+            check_names=False,
+        )
+
+        def sent(number: int) -> int:
+            # ldap3 would decode every value twice, which takes most of the time of a large reading.
+            client.strategy._outstanding.pop(number, None)
+            return number
+
+        client.post_send_search = sent
+        return client
+
+    def _wrap(self, connection: Any, do_handshake: bool = True) -> None:  # noqa: ARG002  ldap3 passes it
+        connection.socket = self.context.wrap_socket(connection.socket, server_hostname=connection.server.host)
