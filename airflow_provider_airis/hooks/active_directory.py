@@ -153,30 +153,19 @@ class ActiveDirectoryHook(SystemHook):
         asked = _below(base)
         controls = [(SHOW_DELETED, True, None)] if show_deleted else []
 
-        def send(cookie: bytes | None) -> int:
-            return self._send(base, search_filter, attributes, controls, page_size, cookie)
+        def send(size: int, cookie: bytes | None) -> int:
+            return self._send(base, search_filter, attributes, controls, size, cookie)
 
-        while True:
-            try:
-                answer = self._retried(lambda: self._answer(asked, send(None)))
-                break
-            except AirisError as error:
-                if getattr(error, "status", None) not in LIMITS:
-                    raise
-                if page_size <= SMALLEST_PAGE:
-                    raise PermanentError(f"{error} (after 0 entries, {page_size} a page)") from error
-                page_size = max(page_size // 2, SMALLEST_PAGE)
-                self.log.info("%s; asking for %d a page", error, page_size)
+        answer, page_size = self._first_page(asked, send, page_size)
         read = empty = 0
-        first: str | None = None
-        number: int | None = None
+        first = number = None
         try:
             while True:
                 cookie = answer.controls.get(PAGED, {}).get("cookie")
-                number = send(cookie) if cookie else None
+                number = send(page_size, cookie) if cookie else None
                 leader = None
                 for entry in answer.entries():
-                    leader = entry.dn if leader is None else leader
+                    leader = leader or entry.dn
                     yield self._whole(entry)
                 if number is None:
                     return
@@ -186,17 +175,32 @@ class ActiveDirectoryHook(SystemHook):
                         f"{self._asked(asked)} pages without an end, given up after {read} entries. "
                         "This is a fault of that system"
                     )
-                first = leader if leader is not None else first
-                try:
-                    answer, number = self._answer(asked, number), None
-                except AirisError as error:
-                    number = None
-                    if getattr(error, "status", None) not in LIMITS:
-                        raise
-                    raise PermanentError(f"{error} (after {read} entries, {page_size} a page)") from error
+                first = leader or first
+                answer, number = self._next_page(asked, number, read, page_size), None
         finally:
             if number is not None:  # its answer would be in the way of the next one's
                 self.close()
+
+    def _first_page(self, asked: str, send: Callable[[int, None], int], size: int) -> tuple[Answer, int]:
+        """The first page, and of how many entries it and the next ones are."""
+        while True:
+            try:
+                return self._retried(lambda: self._answer(asked, send(size, None))), size
+            except AirisError as error:
+                if getattr(error, "status", None) not in LIMITS:
+                    raise
+                if size <= SMALLEST_PAGE:
+                    raise PermanentError(f"{error} (after 0 entries, {size} a page)") from error
+                size = max(size // 2, SMALLEST_PAGE)
+                self.log.info("%s; asking for %d a page", error, size)
+
+    def _next_page(self, asked: str, number: int, read: int, size: int) -> Answer:
+        try:
+            return self._answer(asked, number)
+        except AirisError as error:
+            if getattr(error, "status", None) not in LIMITS:
+                raise
+            raise PermanentError(f"{error} (after {read} entries, {size} a page)") from error
 
     def dirsync(
         self, partition: str, search_filter: str, attributes: Sequence[str], cookie: bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
 

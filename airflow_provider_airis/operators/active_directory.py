@@ -35,7 +35,8 @@ class ActiveDirectoryToAirisOperator(CollectOperator):
 
     An **incremental** sync reads what has changed, by DirSync (Active Directory, if asked for), by ``uSNChanged``
     (Active Directory) or by ``modifyTimestamp``. A checkpoint keeps how far it came; where that is missing, or from
-    another domain controller or for another selection, or an organisational unit was renamed or moved, the sync is full.
+    another domain controller or for another selection, and where an organisational unit was renamed or moved, the sync
+    is full.
 
     A directory shows its present only, so the run's window does not matter.
 

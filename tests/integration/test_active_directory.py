@@ -206,7 +206,10 @@ def test_another_selection_or_a_checkpoint_that_is_gone_is_a_full_sync(small, sy
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"search_filter": "(uid=user00000*)"}, "Refusing to delete: 30 of 40 users .* are missing, more than max_missing_share=0.1, among them user"),
+        (
+            {"search_filter": "(uid=user00000*)"},
+            "Refusing to delete: 30 of 40 users .* are missing, more than max_missing_share=0.1, among them user",
+        ),
         (
             {"search_filter": f"(&{PERSON}(!(uid=user00000*)))", "max_missing": 5, "max_missing_share": 1},
             "10 of 40 users .*max_missing=5",
@@ -237,7 +240,10 @@ def test_a_directory_that_looks_much_smaller_is_refused(small, sync, held, argum
             {"access": "access to filter=(uid=user000003) attrs=uid by * none"},
             "^1 users whom the hub knows came without",
         ),
-        ({"access": "access to filter=(|(departmentNumber=Sales)(departmentNumber=Legal)) by * none"}, "Refusing to delete: 10 of"),
+        (
+            {"access": "access to filter=(|(departmentNumber=Sales)(departmentNumber=Legal)) by * none"},
+            "Refusing to delete: 10 of",
+        ),
         ({"limits": "size.soft=10 size.hard=20 size.pr=10 size.prtotal=20"}, "it gives no more than that in all"),
     ],
     ids=["no entries", "no names", "one name", "some entries", "a limit"],

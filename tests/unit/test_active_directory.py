@@ -16,7 +16,7 @@ from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook
 from airflow_provider_airis.hooks.ldap_answers import Answers
-from airflow_provider_airis.hooks.ldap_entries import Entry, Root, escape, id_filter, id_text, is_below, normalized
+from airflow_provider_airis.hooks.ldap_entries import Entry, Root
 from airflow_provider_airis.operators.active_directory import ActiveDirectoryToAirisOperator
 from airflow_provider_airis.settings import source_arguments
 from airflow_provider_airis.sources.directory.changes import Changes, bytes_le
