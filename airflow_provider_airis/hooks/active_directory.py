@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
@@ -185,7 +185,7 @@ class ActiveDirectoryHook(SystemHook):
         """The first page, and of how many entries it and the next ones are."""
         while True:
             try:
-                return self._retried(lambda: self._answer(asked, send(size, None))), size
+                return self._retried(partial(self._asked_page, asked, send, size)), size
             except AirisError as error:
                 if getattr(error, "status", None) not in LIMITS:
                     raise
@@ -193,6 +193,9 @@ class ActiveDirectoryHook(SystemHook):
                     raise PermanentError(f"{error} (after 0 entries, {size} a page)") from error
                 size = max(size // 2, SMALLEST_PAGE)
                 self.log.info("%s; asking for %d a page", error, size)
+
+    def _asked_page(self, asked: str, send: Callable[[int, None], int], size: int) -> Answer:
+        return self._answer(asked, send(size, None))
 
     def _next_page(self, asked: str, number: int, read: int, size: int) -> Answer:
         try:

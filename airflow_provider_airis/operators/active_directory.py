@@ -21,8 +21,9 @@ from airflow_provider_airis.sources.registry import check_deletion_threshold
 SyncType = Literal["full", "delta"]
 
 if TYPE_CHECKING:
-    from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook, Entry
+    from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook
     from airflow_provider_airis.hooks.airis import AirisHook, UserSyncSummary
+    from airflow_provider_airis.hooks.ldap_entries import Entry
 
 
 class ActiveDirectoryToAirisOperator(CollectOperator):

@@ -177,9 +177,7 @@ def test_a_sync_that_dies_while_it_writes_what_is_known_is_repeated(hub, connect
     first = mlflow.version(model)
     mlflow.version(model)
     with FaultProxy(hub.url) as proxy:
-        proxy.order(
-            Fault("status", status=401, method="PUT", path=f"/checkpoints/mlflow%2F{registry.name}", after=after)
-        )
+        proxy.order(Fault("status", status=401, method="PUT", path=f"/checkpoints/mlflow%2F{registry.name}", after=after))
         connect("unlucky", conn_type="airis", host=proxy.url, password=hub.token)
         with pytest.raises(AirflowFailException, match="401"):
             registry.sync(airis_conn_id="unlucky", run_metrics=False)
@@ -312,9 +310,7 @@ def test_a_registry_that_suddenly_is_empty_deletes_nothing(connect, registry, ml
     nothing = {"request": {"method": "GET"}, "response": {"json": {}}}
     with Replay([nothing] * 2) as empty:
         connect("emptied", conn_type="mlflow", host=empty.url)
-        with pytest.raises(
-            AirflowFailException, match=r"Refusing to delete: (\d+) of \1 models of .* are missing, more than"
-        ):
+        with pytest.raises(AirflowFailException, match=r"Refusing to delete: (\d+) of \1 models of .* are missing, more than"):
             registry.sync(mlflow_conn_id="emptied")
     assert "model_deleted" not in registry.kinds("churn")
     assert registry.sync()["events"] == 0

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
-from logging import Logger
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -36,7 +36,7 @@ class Changes:
     See https://learn.microsoft.com/windows/win32/ad/overview-of-change-tracking-techniques
     """
 
-    def __init__(self, reading: Reading, log: Logger) -> None:
+    def __init__(self, reading: Reading, log: Any) -> None:
         self.keys: set[bytes] = set()
         self.reason = ""
         self._reading = reading
@@ -100,7 +100,7 @@ class Changes:
                 return None if self.reason else self._by_guid()
             self._note(f"(&(|{reading.preset.filter}(&(isDeleted=TRUE)(objectClass=user)){CONTAINERS}){since})")
         else:
-            since = self._by_time(last)
+            since = f"(modifyTimestamp>={_time(self._since(last))})"
             self._note(f"(&(|{reading.preset.filter}{CONTAINERS}){since})")
         if self.reason:
             return None
@@ -116,17 +116,15 @@ class Changes:
         seen_at = last.seen_at if last and last.since == since and last.seen_at else reading.now
         return replace(self.mark, since=since, seen_at=seen_at)
 
-    def _by_time(self, last: Mark) -> str:
-        """A filter of what has changed since, by the server's clock.
+    def _since(self, last: Mark) -> int:
+        """From when on changes are read, Unix ms of the server's clock.
 
         A recent change may be followed by others that bear an earlier time, so those are read again. Once it is old,
         only what is later is read: many entries of one time are not read for ever.
         """
         latest, seen_at = last.since or 0, last.seen_at or 0
-        if max(seen_at - latest, seen_at and self._reading.now - seen_at) > CLOCKS_MS + MARGIN_MS:
-            at = _time(latest)
-            return f"(modifyTimestamp>={at})(!(modifyTimestamp={at}))"
-        return f"(modifyTimestamp>={_time(latest - MARGIN_MS)})"
+        old = max(seen_at - latest, seen_at and self._reading.now - seen_at) > CLOCKS_MS + MARGIN_MS
+        return latest // 1000 * 1000 + 1000 if old else latest - MARGIN_MS
 
     def _note(self, search_filter: str) -> None:
         """Take note of who has changed, and of containers that are not where they were."""
@@ -161,7 +159,7 @@ class Changes:
         if last is None or made is None:
             return False
         if self.mark.method == "timestamp":
-            return (generalized(made) or 0) >= (last.since or 0) - MARGIN_MS
+            return (generalized(made) or 0) >= self._since(last)
         return made.isdecimal() and int(made) > (last.usn or 0)
 
     def _keep(self, containers: dict[str, str]) -> None:

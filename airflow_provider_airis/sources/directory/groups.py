@@ -109,7 +109,7 @@ class GroupsWithMembers:
     """
 
     def __init__(self, hook: ActiveDirectoryHook, *, nested: bool) -> None:
-        self.wanted = ("gidNumber",)
+        self.wanted: tuple[str, ...] = ("gidNumber",)
         self._hook = hook
         self._nested = nested
 

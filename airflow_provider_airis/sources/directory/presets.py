@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.hooks.ldap_entries import Entry, id_text
+from airflow_provider_airis.hooks.ldap_entries import Entry
 
 _CONDITION = re.compile(r"([A-Za-z][\w;.-]*)\s*(?:(!=|=|&)\s*(.+))?")
 
@@ -132,8 +132,7 @@ def conditions(disabled_if: str) -> list[Condition]:
 
 def is_built_in(entry: Entry) -> bool:
     """Whether it is one of Windows' own accounts that nobody logs in with."""
-    sid = entry.values.get("objectsid")
-    return bool(sid) and id_text("objectsid", sid[0]).rpartition("-")[2] in NO_PEOPLE
+    return (entry.id("objectSid") or "").rpartition("-")[2] in NO_PEOPLE
 
 
 def _int(value: bytes) -> int:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import msgspec
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.hooks.ldap_entries import Entry, id_filter, split
+from airflow_provider_airis.hooks.ldap_entries import Entry, Root, id_filter, split
 from airflow_provider_airis.records import User
 from airflow_provider_airis.sources.directory.groups import Groups, GroupsOfPeople, GroupsWithMembers
 from airflow_provider_airis.sources.directory.people import People, Shared
 from airflow_provider_airis.sources.directory.presets import PRESETS, UNIQUE_IDS, is_built_in
 
 if TYPE_CHECKING:
-    from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook, Root
+    from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook
 
 T = TypeVar("T")
 IDS_A_SEARCH = 100

@@ -18,21 +18,11 @@ from airflow_provider_airis.errors import AirisError, PermanentError, RetryableE
 from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook
 from airflow_provider_airis.hooks.airis import AirisHook
 from airflow_provider_airis.hooks.ldap_entries import escape
-from airflow_provider_airis.operators.active_directory import ActiveDirectoryToAirisOperator
-from sandbox.active_directory import ADMIN, BASE_DN, GROUPS, PEOPLE, Slapd, program
+from sandbox.active_directory import BASE_DN, GROUPS, PEOPLE, Slapd
 from sandbox.process import Server
+from tests.integration.directories.conftest import admin, person
 
 PERSON = "(objectClass=inetOrgPerson)"
-
-
-def installed() -> bool:
-    try:
-        return bool(program("slapd"))
-    except FileNotFoundError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not installed(), reason="slapd is not installed: apt-get install slapd")
 
 
 class Proxy:
@@ -88,55 +78,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
         yield slapd
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Slapd]:
-    """Forty people."""
-    with Slapd(tmp_path / "slapd", users=40) as slapd:
-        yield slapd
-
-
-@pytest.fixture
-def sync(connect: Callable[..., str], airis: str, request: pytest.FixtureRequest) -> Callable[..., dict[str, Any]]:
-    """Run the operator on a slapd, for a directory in the hub that is this test's own."""
-
-    def sync(slapd: Slapd, *, host: str = "", tls: str = "starttls", **arguments: Any) -> dict[str, Any]:
-        fields = slapd.connection(timeout=10, tls=tls)
-        connect("ldap_default", **{**fields, "host": host or fields["host"]})
-        arguments = {"source": request.node.name, **arguments}
-        return ActiveDirectoryToAirisOperator(task_id="sync", **arguments).execute({})
-
-    return sync
-
-
-@pytest.fixture
-def held(airis: str, request: pytest.FixtureRequest) -> Callable[..., dict[str, dict[str, Any]]]:
-    """The active users of this test's directory in the hub."""
-
-    def held(*, active: bool = True) -> dict[str, dict[str, Any]]:
-        with AirisHook() as hub:
-            return {user["username"]: user for user in hub.users(source=request.node.name, active=active)}
-
-    return held
-
-
 def hook(connect: Callable[..., str], slapd: Slapd, *, host: str = "", login: str = "", **extra: Any) -> Any:
     fields: dict[str, Any] = slapd.connection(**extra)
     connect("ldap_default", **{**fields, "host": host or fields["host"], "login": login or fields["login"]})
     return ActiveDirectoryHook(timeout=5, retries=0)
-
-
-@contextlib.contextmanager
-def admin(slapd: Slapd) -> Iterator[Any]:
-    import ldap3
-
-    with ldap3.Connection(ldap3.Server(slapd.url), ADMIN, slapd.admin_password, auto_bind=True) as connection:
-        connection.raise_exceptions = True
-        yield connection
-
-
-def person(slapd: Slapd, uid: str, **attributes: str) -> None:
-    with admin(slapd) as connection:
-        connection.add(f"uid={uid},{PEOPLE}", "inetOrgPerson", {"cn": uid, "sn": uid, **attributes})
 
 
 def test_a_full_sync_brings_everybody(directory, sync, held):
