@@ -222,4 +222,4 @@ def make(token_file: str) -> Starlette:
 
 
 if __name__ == "__main__":
-    serve("the AIRIS-MON of the integration document", make)
+    serve(__doc__ or "", make)
