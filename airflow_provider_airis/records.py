@@ -116,7 +116,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     :param expires_at: when the account expires, Unix ms; never if None.
     :param changed_at: when the directory changed the entry last, Unix ms.
     :param sync_timestamp: when the entry was read, Unix ms.
-    :param attributes: whatever else was asked for, by name.
+    :param attributes: whatever else was asked for, by name; a list where there are several values. Also all values of a
+        field of one value that has several: ``{"email": ["ada@example.com", "ada.l@example.com"]}``.
     """
 
     id: str
@@ -132,7 +133,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: int | None = None
     changed_at: int | None = None
     sync_timestamp: int
-    attributes: dict[str, str] = {}
+    attributes: dict[str, str | list[str]] = {}
 
 
 class Notification(msgspec.Struct, frozen=True):

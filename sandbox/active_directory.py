@@ -59,6 +59,15 @@ include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/nis.schema
 include /etc/ldap/schema/inetorgperson.schema
+attributetype ( 2.16.840.1.113730.3.1.610 NAME 'nsAccountLock' EQUALITY caseIgnoreMatch
+  SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.2.840.113556.1.4.1360 NAME 'mS-DS-ConsistencyGuid' EQUALITY octetStringMatch
+  SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 SINGLE-VALUE )
+attributetype ( 1.2.840.113556.1.2.210 NAME 'proxyAddresses' EQUALITY caseIgnoreMatch
+  SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+objectclass ( 1.3.6.1.4.1.4203.666.3.1 NAME 'airisPerson' SUP top AUXILIARY
+  MAY ( nsAccountLock $ mS-DS-ConsistencyGuid $ proxyAddresses ) )
+{root}
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload memberof
@@ -102,6 +111,7 @@ class Slapd:
     :param folder: for all its files.
     :param users: how many people to make up; none if ``ldif`` has the entries.
     :param limits: of the login, in slapd's words, and ``access``: more of its rules, which come first.
+    :param vendor: who it says has made it; nobody as OpenLDAP does not say.
     """
 
     def __init__(
@@ -116,8 +126,10 @@ class Slapd:
         password: str = "",
         limits: str = LIMITS,
         access: str = "",
+        vendor: str = "",
     ) -> None:
         self.folder = folder
+        self._vendor = vendor
         self.password, self.admin_password = password or secrets.token_urlsafe(16), secrets.token_urlsafe(16)
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -153,6 +165,9 @@ class Slapd:
 
     def _configure(self, limits: str, access: str) -> None:
         words = {"base": BASE_DN, "admin": ADMIN, "login": LOGIN, "limits": limits, "access": access}
+        root = self.folder / "root.ldif"
+        root.write_text(f"dn:\nvendorName: {self._vendor}\n")
+        words["root"] = f"rootDSE {root}" if self._vendor else ""
         self._conf.write_text(_CONF.format(folder=self.folder, password=_hashed(self.admin_password), **words))
 
     def configure(self, *, limits: str = LIMITS, access: str = "") -> None:

@@ -42,6 +42,14 @@ ROW = System(
                 Field("cert_file", "string", "Client certificate", "File of the certificate for external."),
                 Field("key_file", "string", "Client key", "File of its key, unless the certificate's file has it."),
                 Field("base_dn", "string", "Base DN", "Where to search; the server's naming context if empty."),
+                Field(
+                    "dereference_aliases",
+                    "string",
+                    "Follow aliases",
+                    "Which alias entries the server follows: never, searching, finding or always.",
+                    "never",
+                    ("never", "searching", "finding", "always"),
+                ),
                 Field("timeout", "number", "Timeout (s)", "Longest wait for a server to accept or answer.", 30),
             ),
         ),
@@ -68,7 +76,9 @@ ROW = System(
                 "active_directory",
                 "Name in the hub of ldap_default's directory; that of another connection has its name behind it.",
             ),
-            Option("preset", "string", "auto", "active_directory, openldap, or auto: what the server says it is."),
+            Option(
+                "preset", "string", "auto", "active_directory, openldap, 389ds, or auto: what the server says it is."
+            ),
             Option(
                 "base_dn",
                 "string",
@@ -84,20 +94,32 @@ ROW = System(
                 "JSON, field to attribute, over the preset's; other names are read into the users' attributes.",
                 '{"department": "ou", "phone": "telephoneNumber"}',
             ),
+            Option(
+                "disabled_if",
+                "string",
+                "",
+                "When an account is disabled, by commas: attribute=value, !=value or &bits; the preset's if empty.",
+                "nsAccountLock=TRUE, employeeStatus!=active",
+            ),
             Option("group", "string", "", "Distinguished name of a group: only its members."),
-            Option("nested_groups", "boolean", "false", "Count groups in groups; Active Directory only."),
+            Option("groups_by", "string", "memberof", "Who says it: memberof of the users, or members of the groups."),
+            Option("nested_groups", "boolean", "false", "Count groups in groups."),
             Option(
                 "dirsync", "boolean", "false", "Read changes by DirSync, which needs Replicating Directory Changes."
             ),
-            Option("max_missing_share", "float", "0.1", "Share of the hub's users that one sync may deactivate."),
-            Option("max_missing", "integer", "500", "How many of the hub's users one sync may deactivate."),
+            Option("max_missing_share", "float", "0.1", "Share of the known users that one sync may deactivate."),
+            Option(
+                "max_missing",
+                "integer",
+                "500",
+                "How many of the known users one sync may deactivate; the smaller bound counts.",
+            ),
         ),
     ),
     events=(
         EventSpec(
             "directory_synced",
-            "A sync is in force: `mode`, `method`, `server`, how many users it `created`, `updated` and `deactivated`, "
-            "and the `mark` from which the next one goes on.",
+            "A sync is in force: `mode`, `method`, `server`, how many users it `created`, `updated` and `deactivated`.",
         ),
     ),
 )

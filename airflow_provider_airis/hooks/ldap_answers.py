@@ -2,85 +2,134 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from airflow_provider_airis.hooks.ldap_entries import Entry
 
 PAGED = "1.2.840.113556.1.4.319"
 DIRSYNC = "1.2.840.113556.1.4.841"
 _READ = 1 << 18
 _LONGEST = 1 << 28
+_LARGEST = 1 << 30
 _ENTRY, _DONE, _REFERENCE, _INTERMEDIATE, _EXTENDED = 0x64, 0x65, 0x73, 0x79, 0x78
 
 
 class Answer(NamedTuple):
     """What a search was answered with.
 
-    :param entries: name, and attribute in lower case → its values, of each.
+    :param messages: its entries, not decoded yet: each lies in a buffer, from a place on.
     :param controls: by OID, the paged search's ``cookie``, DirSync's ``more_results`` and ``cookie``.
     """
 
-    entries: list[tuple[str, dict[str, list[bytes]]]]
+    messages: list[tuple[bytes, int]]
     code: int
     message: str
     controls: dict[str, dict[str, Any]]
 
+    def entries(self) -> Iterator[Entry]:
+        """Decode the entries, one after the other."""
+        names: dict[bytes, str] = {}
+        for buffer, at in self.messages:
+            yield _entry(buffer, at, names)
 
-def receive(sock: Any, number: int) -> Answer:
-    """Read the answer to the search request of that message number.
 
-    :raises OSError: the server closed the connection, or says that it will.
-    :raises ValueError: what came is no LDAP.
-    """
-    entries: list[tuple[str, dict[str, list[bytes]]]] = []
-    names: dict[bytes, str] = {}
-    buffer, at = b"", 0
-    while True:
+class Answers:
+    """The answers that arrive on a connection; several searches may wait for theirs at once."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._buffer, self._at = b"", 0
+        self._waiting: dict[int, list[tuple[bytes, int]]] = {}
+        self._done: dict[int, Answer] = {}
+
+    def expect(self, number: int) -> None:
+        """Say that a search with that message number was sent."""
+        self._waiting[number] = []
+
+    def receive(self, number: int) -> Answer:
+        """Wait for the answer to the search with that message number.
+
+        :raises OSError: the server closed the connection, or says that it will.
+        :raises ValueError: what came is no LDAP, or larger than any answer.
+        """
+        self._waiting.setdefault(number, [])
+        size = 0
+        while number not in self._done:
+            end = self._message()
+            size += end - self._at
+            if size > _LARGEST:
+                raise ValueError(f"an answer of more than {_LARGEST} bytes")
+            self._take(self._buffer, self._at, end)
+            self._at = end
+        return self._done.pop(number)
+
+    def _message(self) -> int:
+        """Where the next message ends, once all of it is here."""
+        buffer, at = self._buffer, self._at
         end = _end(buffer, at)
         while end is None or end > len(buffer):
-            content = sock.recv(_READ)
+            content = self._sock.recv(_READ)
             if not content:
                 raise ConnectionResetError("the server closed the connection")
             buffer, at = buffer[at:] + content, 0
             end = _end(buffer, at)
+        self._buffer, self._at = buffer, at
+        return end
+
+    def _take(self, buffer: bytes, at: int, end: int) -> None:
+        begin = at
         _, at = _length(buffer, at + 1)
         size, at = _length(buffer, at + 1)
-        answers, at = int.from_bytes(buffer[at : at + size], "big"), at + size
+        number, at = int.from_bytes(buffer[at : at + size], "big"), at + size
         kind = buffer[at]
-        if answers == 0 and kind == _EXTENDED:
+        if number == 0 and kind == _EXTENDED:
             raise ConnectionResetError("the server ends the session")
-        if answers != number or kind not in (_ENTRY, _DONE, _REFERENCE, _INTERMEDIATE):
-            raise ValueError(f"a message {kind:#x} to request {answers}, not to {number}")
+        if number not in self._waiting or kind not in (_ENTRY, _DONE, _REFERENCE, _INTERMEDIATE):
+            raise ValueError(f"a message {kind:#x} to request {number}, which was none")
         if kind == _ENTRY:
-            entries.append(_entry(buffer, at, names))
+            self._waiting[number].append((buffer, at))
         elif kind == _DONE:
-            return _done(buffer[at:end], entries)
-        at = end
+            self._done[number] = _done(buffer[begin:end], self._waiting.pop(number))
 
 
-def _entry(buffer: bytes, at: int, names: dict[bytes, str]) -> tuple[str, dict[str, list[bytes]]]:
-    _, at = _length(buffer, at + 1)
+def _entry(buffer: bytes, at: int, names: dict[bytes, str]) -> Entry:
+    """Decode an entry; lengths of one byte, which most are, are read where they stand."""
+    size = buffer[at + 1]
+    at = at + 2 if size < 0x80 else at + 2 + (size & 0x7F)
     size, at = _length(buffer, at + 1)
-    dn, at = buffer[at : at + size].decode("utf-8", "replace"), at + size
+    dn = buffer[at : at + size].decode("utf-8", "replace")
+    at += size
     size, at = _length(buffer, at + 1)
-    end, values = at + size, {}
+    end = at + size
+    values: dict[str, list[bytes]] = {}
     while at < end:
-        _, at = _length(buffer, at + 1)
-        size, at = _length(buffer, at + 1)
-        raw, at = buffer[at : at + size], at + size
+        size = buffer[at + 1]
+        at = at + 2 if size < 0x80 else at + 2 + (size & 0x7F)
+        size, at = buffer[at + 1], at + 2
+        if size > 0x7F:
+            size, at = _length(buffer, at - 1)
+        raw = buffer[at : at + size]
+        at += size
+        size, at = buffer[at + 1], at + 2
+        if size > 0x7F:
+            size, at = _length(buffer, at - 1)
+        last, found = at + size, []
+        while at < last:
+            size, at = buffer[at + 1], at + 2
+            if size > 0x7F:
+                size, at = _length(buffer, at - 1)
+            found.append(buffer[at : at + size])
+            at += size
         name = names.get(raw)
         if name is None:
             name = names[raw] = raw.decode("ascii", "replace").lower()
-        size, at = _length(buffer, at + 1)
-        last, found = at + size, []
-        while at < last:
-            size, at = _length(buffer, at + 1)
-            found.append(buffer[at : at + size])
-            at += size
         values[name] = found
-    return dn, values
+    return Entry(dn, values)
 
 
-def _done(message: bytes, entries: list[tuple[str, dict[str, list[bytes]]]]) -> Answer:
-    operation, *more = _parts(message)
+def _done(message: bytes, messages: list[tuple[bytes, int]]) -> Answer:
+    operation, *more = _parts(_parts(message)[0][1])[1:]
     code, _, text, *_ = _parts(operation[1])
     controls: dict[str, dict[str, Any]] = {}
     for tag, content in more:
@@ -91,7 +140,7 @@ def _done(message: bytes, entries: list[tuple[str, dict[str, list[bytes]]]]) -> 
             if name in (PAGED, DIRSYNC) and values:
                 value = _parts(_parts(values[0])[0][1])
                 controls[name] = {"more_results": any(value[0][1]), "cookie": value[-1][1]}
-    return Answer(entries, int.from_bytes(code[1], "big"), text[1].decode("utf-8", "replace"), controls)
+    return Answer(messages, int.from_bytes(code[1], "big"), text[1].decode("utf-8", "replace"), controls)
 
 
 def _parts(content: bytes) -> list[tuple[int, bytes]]:
@@ -110,8 +159,8 @@ def _length(buffer: bytes, at: int) -> tuple[int, int]:
     size = buffer[at]
     if size < 0x80:
         return size, at + 1
-    behind = at + 1 + (size & 0x7F)
-    return int.from_bytes(buffer[at + 1 : behind], "big"), behind
+    after = at + 1 + (size & 0x7F)
+    return int.from_bytes(buffer[at + 1 : after], "big"), after
 
 
 def _end(buffer: bytes, at: int) -> int | None:

@@ -9,6 +9,7 @@ import contextlib
 import ssl
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,74 @@ def test_changes_moves_and_deletions_are_found(sync, request, domain, dirsync, f
     delta = sync(dirsync=dirsync)
     assert [delta[name] for name in ("mode", "method", "updated", "deactivated")] == ["delta", method, 1, 2]
     assert set(users(request.node.name, active=False)) == {f"u{first + 1}", f"u{first + 2}"}
+
+
+@pytest.mark.parametrize("dirsync", [False, True], ids=["usn", "dirsync"])
+def test_an_ou_that_was_renamed_or_moved_changes_whoever_is_below_it(sync, request, domain, dirsync):
+    name, new = f"Team-{dirsync}", f"OU=Renamed-{dirsync}"
+    team, member = f"OU={name},{STAFF}", f"CN=m{dirsync}"
+    domain.add(team, "organizationalUnit")
+    domain.add(f"{member},{team}", "user", {"sAMAccountName": member[3:], "userAccountControl": 544})
+    sync(dirsync=dirsync)
+    assert sync(dirsync=dirsync)["mode"] == "delta"
+    domain.modify_dn(team, new)
+    assert sync(dirsync=dirsync)["mode"] == "full"
+    assert users(request.node.name)[member[3:]]["dn"] == f"{member},{new},{STAFF}"
+    domain.modify_dn(f"{new},{STAFF}", new, new_superior=DOMAIN)
+    assert sync(dirsync=dirsync)["deactivated"] == 1
+    domain.modify_dn(f"{new},{DOMAIN}", new, new_superior=STAFF)
+    assert sync(dirsync=dirsync)["mode"] == "full"
+    assert member[3:] in users(request.node.name)
+    domain.add(f"OU=Empty-{dirsync},{STAFF}", "organizationalUnit")
+    assert sync(dirsync=dirsync)["mode"] == "delta"
+
+
+def test_krbtgt_guest_and_computers_are_no_people(sync, request, domain):
+    computer = {"sAMAccountName": "PC1$", "userAccountControl": 4096}
+    domain.add(f"CN=PC1,CN=Computers,{DOMAIN}", "computer", computer)
+    sync(base_dn=DOMAIN)
+    found = users(request.node.name)
+    assert "Administrator" in found
+    assert not {"krbtgt", "Guest", "PC1$"} & set(found)
+
+
+def test_a_security_identifier_is_an_id_and_so_is_a_consistency_guid(sync, request, domain):
+    sync(attributes={"id": "objectSid"})
+    domain.search(f"CN=u1,{STAFF}", "(objectClass=user)", "BASE", attributes=["objectSid"])
+    assert users(request.node.name)["u1"]["id"] == domain.entries[0].objectSid.value
+    assert sync(attributes={"id": "objectSid"}, mode="full")["duplicates"] > 30
+    anchor = uuid.uuid4()
+    values = {"mS-DS-ConsistencyGuid": [("MODIFY_REPLACE", [anchor.bytes_le])]}
+    domain.modify(f"CN=u1,{STAFF}", values)
+    sync(attributes={"id": "mS-DS-ConsistencyGuid,objectGUID"}, max_missing_share=1)
+    assert users(request.node.name)["u1"]["id"] == str(anchor)
+
+
+def test_the_address_that_is_marked_is_the_primary_one(sync, request, domain):
+    addresses = ["smtp:second@example.test", "SMTP:first@example.test"]
+    domain.modify(f"CN=u4,{STAFF}", {"proxyAddresses": [("MODIFY_REPLACE", addresses)]})
+    sync(attributes={"email": "proxyAddresses,mail"})
+    found = users(request.node.name)["u4"]
+    assert found["email"] == "first@example.test"
+    assert found["attributes"]["email"] == ["first@example.test", "second@example.test", "u4@example.test"]
+
+
+def test_somebody_made_anew_is_one_person_where_deletions_are_hidden(sync, request, domain):
+    sync(login=PLAIN)
+    domain.delete(f"CN=u38,{STAFF}")
+    domain.add(f"CN=u38,{STAFF}", "user", {"sAMAccountName": "u38", "userAccountControl": 544})
+    delta = sync(login=PLAIN)
+    assert [delta[name] for name in ("mode", "created", "deactivated")] == ["delta", 1, 1]
+    assert len([user for user in users(request.node.name) if user == "u38"]) == 1
+
+
+def test_nothing_new_takes_three_searches(sync, monkeypatch):
+    sync()
+    asked: list[int] = []
+    close = ActiveDirectoryHook.close
+    monkeypatch.setattr(ActiveDirectoryHook, "close", lambda hook: (asked.append(hook.requests), close(hook))[1])
+    assert sync()["users"] == 0
+    assert asked == [3]
 
 
 def test_a_plain_account_reads_by_usn_though_dirsync_was_asked_for(sync, domain, capsys):

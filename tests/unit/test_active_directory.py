@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,25 +14,28 @@ import pytest
 
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook, Entry, Root
-from airflow_provider_airis.hooks.ldap_answers import receive
-from airflow_provider_airis.operators.active_directory import (
-    ActiveDirectoryToAirisOperator,
-    _bytes_le,
-    _generalized,
-    _key,
-    _Reader,
-)
+from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook
+from airflow_provider_airis.hooks.ldap_answers import Answers
+from airflow_provider_airis.hooks.ldap_entries import Entry, Root
+from airflow_provider_airis.operators.active_directory import ActiveDirectoryToAirisOperator
 from airflow_provider_airis.settings import source_arguments
+from airflow_provider_airis.sources.directory.changes import Changes, bytes_le
+from airflow_provider_airis.sources.directory.people import generalized
+from airflow_provider_airis.sources.directory.reading import Reading, key
 from tests.ldap_peer import _message, _result, _text, _tlv
 
 GUID = uuid.UUID("781d1d06-8fad-4661-ae9a-dacf51527991")
 ROOT = Root("ldap://dc1:389", True, "DC=example,DC=com", "DC=example,DC=com", 1000, "a-copy")
 
 
-def reader(root: Root = ROOT, **arguments: Any) -> _Reader:
+def reader(root: Root = ROOT, **arguments: Any) -> Reading:
     operator = ActiveDirectoryToAirisOperator(task_id="unit", **arguments)
-    return _Reader(operator, SimpleNamespace(root_once=root))
+    hook: Any = SimpleNamespace(root_once=root)
+    return operator.reading(hook)
+
+
+def changes(root: Root = ROOT) -> Changes:
+    return Changes(reader(root), logging.getLogger())
 
 
 def entry(**values: str | bytes) -> Entry:
@@ -41,7 +47,7 @@ def entry(**values: str | bytes) -> Entry:
 def test_a_guid_is_the_one_that_active_directory_shows():
     [user] = reader().users([entry()])
     assert user.id == str(GUID)
-    assert _bytes_le(_key(user.id)) == GUID.bytes_le
+    assert bytes_le(key(user.id)) == GUID.bytes_le
 
 
 @pytest.mark.parametrize(
@@ -64,7 +70,7 @@ def test_disabled_is_a_bit_and_never_has_two_numbers(control, expires, enabled, 
     [("20261123060000Z", 1795413600000), ("20261123060000.0Z", 1795413600000), ("20261399000000Z", None), (None, None)],
 )
 def test_times(text, ms):
-    assert _generalized(text) == ms
+    assert generalized(text) == ms
 
 
 def test_attributes_are_mapped_and_the_first_with_a_value_counts():
@@ -73,7 +79,7 @@ def test_attributes_are_mapped_and_the_first_with_a_value_counts():
     assert (user.department, user.email, user.attributes) == ("Legal", "ada@example.com", {"phone": "+49 30 1"})
     with pytest.raises(PermanentError, match="one for id and one for username"):
         reader(attributes={"id": ""})
-    with pytest.raises(PermanentError, match="is none of auto, active_directory, openldap"):
+    with pytest.raises(PermanentError, match="is none of auto, active_directory, openldap, 389ds"):
         reader(preset="novell")
 
 
@@ -96,38 +102,40 @@ def test_a_group_is_escaped_into_the_filter():
     ],
 )
 def test_a_mark_holds_for_one_copy_of_the_database(changed, says):
-    last = reader().reached()
-    reason = reader(ROOT._replace(**changed)).differs(last)
+    last = changes().reached()
+    reason = changes(ROOT._replace(**changed)).differs(last)
     assert (says in reason) if says else not reason
     assert msgspec.convert(msgspec.to_builtins(last), type(last)) == last
 
 
-def test_a_mark_by_time_holds_for_one_server_and_leaves_room_for_clocks():
+def test_a_mark_by_time_holds_for_one_server_and_never_lies_in_the_future():
     openldap = ROOT._replace(active_directory=False, usn=None, invocation_id=None)
-    first = reader(openldap)
-    first.latest = first.now + 86_400_000
-    assert first.reached().since == first.now + 600_000
-    first.latest = 0
-    assert first.reached().since == first.now - 600_000
-    assert not reader(openldap).differs(first.reached())
-    assert "dc2" in reader(openldap._replace(server="ldap://dc2:389")).differs(first.reached())
+    reading = reader(openldap, attributes={"changed_at": "modifyTimestamp"})
+    first = Changes(reading, logging.getLogger())
+    at = [f"{datetime.fromtimestamp(reading.now / 1000 + seconds, UTC):%Y%m%d%H%M%S}Z" for seconds in (-60, 86_400)]
+    list(reading.users([entry(uid="a", entryUUID=str(GUID), modifyTimestamp=one) for one in at]))
+    assert first.reached().since == reading.now // 1000 * 1000 - 60_000
+    reading.latest = 0
+    assert first.reached().since == reading.now - 600_000
+    assert not changes(openldap).differs(first.reached())
+    assert "dc2" in changes(openldap._replace(server="ldap://dc2:389")).differs(first.reached())
 
 
 def test_long_attributes_are_read_on(monkeypatch):
     hook = ActiveDirectoryHook()
-    hook.__dict__["connection"] = SimpleNamespace(host="dc1", password=None, extra="{}", port=None)
+    hook.__dict__["connection"] = SimpleNamespace(host="dc1", password=None, extra="{}", port=None, conn_type="ldap")
     asked = []
 
-    def read(base: str, attributes: tuple[str, ...]) -> list[Entry]:
+    def read(base: str, attributes: tuple[str, ...]) -> Iterator[Entry]:
         asked.append((base, *attributes))
         last = {"memberof;range=2-*": [b"CN=c"]}
-        return [Entry(base, {"memberof;range=1-1": [b"CN=b"]} if len(asked) == 1 else last)]
+        return iter([Entry(base, {"memberof;range=1-1": [b"CN=b"]} if len(asked) == 1 else last)])
 
     monkeypatch.setattr(hook, "_read", read)
     whole = hook._whole(Entry("CN=Ada", {"memberof": [], "memberof;range=0-0": [b"CN=a"]}))
     assert whole.values == {"memberof": [b"CN=a", b"CN=b", b"CN=c"]}
     assert asked == [("CN=Ada", "memberof;range=1-*"), ("CN=Ada", "memberof;range=2-*")]
-    monkeypatch.setattr(hook, "_read", lambda *_: [])
+    monkeypatch.setattr(hook, "_read", lambda *_: iter(()))
     with pytest.raises(RetryableError, match="answered without it"):
         hook._whole(Entry("CN=Ada", {"memberof;range=0-0": [b"CN=a"]}))
 
@@ -152,8 +160,8 @@ ANSWER = (
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_an_answer_may_come_in_pieces(size):
-    answer = receive(Pieces(ANSWER, size), 7)
-    assert answer.entries == [("CN=Łucja", {"mail": [b"x" * 300]})]
+    answer = Answers(Pieces(ANSWER, size)).receive(7)
+    assert [*answer.entries()] == [("CN=Łucja", {"mail": [b"x" * 300]})]
     assert (answer.code, answer.message) == (4, "no more")
 
 
@@ -169,7 +177,7 @@ def test_an_answer_may_come_in_pieces(size):
 )
 def test_what_is_no_answer_is_an_error(content, error):
     with pytest.raises(error):
-        receive(Pieces(content, 100), 7)
+        Answers(Pieces(content, 100)).receive(7)
 
 
 def test_each_connection_is_a_directory_of_its_own(monkeypatch):

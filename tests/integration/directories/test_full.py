@@ -15,23 +15,14 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.errors import AirisError, PermanentError, RetryableError
-from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook, escape
+from airflow_provider_airis.hooks.active_directory import ActiveDirectoryHook
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.operators.active_directory import ActiveDirectoryToAirisOperator
-from sandbox.active_directory import ADMIN, BASE_DN, GROUPS, PEOPLE, Slapd, program
+from airflow_provider_airis.hooks.ldap_entries import escape
+from sandbox.active_directory import BASE_DN, GROUPS, PEOPLE, Slapd
 from sandbox.process import Server
+from tests.integration.directories.conftest import admin, person
 
 PERSON = "(objectClass=inetOrgPerson)"
-
-
-def installed() -> bool:
-    try:
-        return bool(program("slapd"))
-    except FileNotFoundError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not installed(), reason="slapd is not installed: apt-get install slapd")
 
 
 class Proxy:
@@ -87,55 +78,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
         yield slapd
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Slapd]:
-    """Forty people."""
-    with Slapd(tmp_path / "slapd", users=40) as slapd:
-        yield slapd
-
-
-@pytest.fixture
-def sync(connect: Callable[..., str], airis: str, request: pytest.FixtureRequest) -> Callable[..., dict[str, Any]]:
-    """Run the operator on a slapd, for a directory in the hub that is this test's own."""
-
-    def sync(slapd: Slapd, *, host: str = "", tls: str = "starttls", **arguments: Any) -> dict[str, Any]:
-        fields = slapd.connection(timeout=10, tls=tls)
-        connect("ldap_default", **{**fields, "host": host or fields["host"]})
-        arguments = {"source": request.node.name, **arguments}
-        return ActiveDirectoryToAirisOperator(task_id="sync", **arguments).execute({})
-
-    return sync
-
-
-@pytest.fixture
-def held(airis: str, request: pytest.FixtureRequest) -> Callable[..., dict[str, dict[str, Any]]]:
-    """The active users of this test's directory in the hub."""
-
-    def held(*, active: bool = True) -> dict[str, dict[str, Any]]:
-        with AirisHook() as hub:
-            return {user["username"]: user for user in hub.users(source=request.node.name, active=active)}
-
-    return held
-
-
 def hook(connect: Callable[..., str], slapd: Slapd, *, host: str = "", login: str = "", **extra: Any) -> Any:
     fields: dict[str, Any] = slapd.connection(**extra)
     connect("ldap_default", **{**fields, "host": host or fields["host"], "login": login or fields["login"]})
     return ActiveDirectoryHook(timeout=5, retries=0)
-
-
-@contextlib.contextmanager
-def admin(slapd: Slapd) -> Iterator[Any]:
-    import ldap3
-
-    with ldap3.Connection(ldap3.Server(slapd.url), ADMIN, slapd.admin_password, auto_bind=True) as connection:
-        connection.raise_exceptions = True
-        yield connection
-
-
-def person(slapd: Slapd, uid: str, **attributes: str) -> None:
-    with admin(slapd) as connection:
-        connection.add(f"uid={uid},{PEOPLE}", "inetOrgPerson", {"cn": uid, "sn": uid, **attributes})
 
 
 def test_a_full_sync_brings_everybody(directory, sync, held):
@@ -193,22 +139,22 @@ def test_a_rename_keeps_the_user(small, sync, held):
     assert "user000005" not in held()
 
 
-def test_another_selection_or_a_mark_that_is_gone_is_a_full_sync(small, sync, monkeypatch):
+def test_another_selection_or_a_checkpoint_that_is_gone_is_a_full_sync(small, sync, request):
     assert sync(small)["mode"] == "full"
     assert sync(small, attributes={"department": "ou"})["mode"] == "full"
     assert sync(small, attributes={"department": "ou"})["mode"] == "delta"
-
-    def events(self: AirisHook, **_: Any) -> Any:
-        raise PermanentError("no such thing", status=404)
-
-    monkeypatch.setattr(AirisHook, "events", events)
+    with AirisHook() as hub:
+        hub.checkpoints.delete(f"active_directory/{request.node.name}")
     assert sync(small, attributes={"department": "ou"})["mode"] == "full"
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"search_filter": "(uid=user00000*)"}, r"30 of 40 users .* \(75.0%\), among them .*max_missing_share=0.1"),
+        (
+            {"search_filter": "(uid=user00000*)"},
+            "Refusing to delete: 30 of 40 users .* are missing, more than max_missing_share=0.1, among them user",
+        ),
         (
             {"search_filter": f"(&{PERSON}(!(uid=user00000*)))", "max_missing": 5, "max_missing_share": 1},
             "10 of 40 users .*max_missing=5",
@@ -222,7 +168,7 @@ def test_another_selection_or_a_mark_that_is_gone_is_a_full_sync(small, sync, mo
         ),
     ],
 )
-def test_a_directory_that_looks_much_smaller_is_not_believed(small, sync, held, arguments, says):
+def test_a_directory_that_looks_much_smaller_is_refused(small, sync, held, arguments, says):
     sync(small)
     with pytest.raises(AirflowFailException, match=says):
         sync(small, mode="full", **arguments)
@@ -239,7 +185,10 @@ def test_a_directory_that_looks_much_smaller_is_not_believed(small, sync, held, 
             {"access": "access to filter=(uid=user000003) attrs=uid by * none"},
             "^1 users whom the hub knows came without",
         ),
-        ({"access": "access to filter=(departmentNumber=Sales) by * none"}, "would be deactivated"),
+        (
+            {"access": "access to filter=(|(departmentNumber=Sales)(departmentNumber=Legal)) by * none"},
+            "Refusing to delete: 10 of",
+        ),
         ({"limits": "size.soft=10 size.hard=20 size.pr=10 size.prtotal=20"}, "it gives no more than that in all"),
     ],
     ids=["no entries", "no names", "one name", "some entries", "a limit"],
@@ -261,7 +210,7 @@ def test_more_may_leave_if_the_limits_are_raised(small, sync, held):
     assert len(held()) == 10
 
 
-def test_a_delta_that_would_deactivate_many_is_not_believed(small, sync, held):
+def test_a_delta_that_would_deactivate_many_is_refused(small, sync, held):
     only = {"search_filter": "(&(objectClass=inetOrgPerson)(title=*))"}
     sync(small, **only)
     with admin(small) as connection:
@@ -276,7 +225,8 @@ def test_a_server_that_dies_between_pages_deactivates_nobody(directory, sync, he
     assert sync(directory)["created"] == 2000
     with Proxy(directory.port, cut=700_000) as proxy, pytest.raises(RetryableError, match="got no answer"):
         sync(directory, host=proxy.url, tls="none", mode="full")
-    assert proxy.sent.count(b"1.2.840.113556.1.4.319") == 2
+    # The containers, and two pages of people.
+    assert proxy.sent.count(b"1.2.840.113556.1.4.319") == 3
     assert len(held()) == 2000
 
 
@@ -381,7 +331,7 @@ def test_a_dry_run_shows_the_changes_and_sends_nothing(small, sync, held, capsys
     assert "Would be deactivated: 1 user000004" in told
     assert held()["user000003"]["title"] != "Chief"
     refused = sync(small, mode="full", dry_run=True, search_filter="(uid=user00000*)")["refused"]
-    assert "would be deactivated" in refused
+    assert "Refusing to delete" in refused
 
 
 def test_the_sandbox_serves_as_a_process_and_leaves_nothing_behind(connect):
