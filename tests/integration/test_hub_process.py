@@ -20,19 +20,21 @@ from typing import Any
 import httpx2
 import pytest
 
-from airflow_provider_airis.hub.api import create_app
+from airflow_provider_airis.hub.api.app import create_app
 from airflow_provider_airis.hub.auth import Tokens
 from airflow_provider_airis.hub.server import Server as HubServer
-from airflow_provider_airis.hub.store import Store
+from airflow_provider_airis.hub.store.store import Store
 from sandbox.process import ROOT
 from tests.conftest import Hub
+from tests.databases import Databases
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    hub = Hub(tmp_path)
+def hub(databases: Databases, tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(tmp_path, databases.fresh(tmp_path))
     yield hub
     hub.server.stop()
+    databases.drop(hub.database)
 
 
 def client(hub: Hub) -> httpx2.Client:
@@ -131,8 +133,10 @@ def established(hub: Hub) -> list[str]:
     return [row[2] for row in rows if row[1].endswith(f":{hub.server.port:04X}") and row[3] == "01"]
 
 
-def test_while_another_holds_the_database_nothing_is_acknowledged(hub: Hub) -> None:
-    with client(hub) as connection, closing(sqlite3.connect(hub.folder / "hub.db", isolation_level=None)) as other:
+def test_while_another_holds_the_database_nothing_is_acknowledged(tmp_path: Path) -> None:
+    hub = Hub(tmp_path)
+    database = sqlite3.connect(tmp_path / "hub.db", isolation_level=None)
+    with hub.server, client(hub) as connection, closing(database) as other:
         other.execute("BEGIN IMMEDIATE")
         answer = connection.post("/metrics/ingest", json=body(5), headers={"Idempotency-Key": "k"})
         assert answer.status_code == 503
@@ -187,9 +191,9 @@ def test_a_bad_database_or_port_is_named(tmp_path: Path) -> None:
         ended = run("--database", f"sqlite:///{tmp_path}/hub.db", *tokens, "--port", port)
     assert ended.returncode != 0
     assert "address already in use" in ended.stderr
-    ended = run("--retention", "a while")
+    ended = run("--retention-notifications", "a while")
     assert ended.returncode == 2
-    assert "--retention: 'a while' is no duration" in ended.stderr
+    assert "--retention-notifications: 'a while' is no duration" in ended.stderr
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
