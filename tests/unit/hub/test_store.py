@@ -12,6 +12,7 @@ import time_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_airis.hub.alerting import alerts, notification_log, reads, silences
 from airflow_provider_airis.hub.alerting.alerts import Acknowledgement, ManualAlert
@@ -242,6 +243,30 @@ def test_what_is_over_is_forgotten_in_parts_and_nothing_that_is_open(
         assert [one.entry.group for one in bench.store.read(lambda c: notification_log.showings(c, lasting))] == [
             "together"
         ]
+
+
+def test_a_value_that_the_store_cannot_hold_is_refused_alone(bench: Bench) -> None:
+    store, go = bench.store, threading.Event()
+    blocker = store.submit(lambda _: go.wait(10))
+    alert = ManualAlert(name="good", severity="low")
+    bad = [
+        store.submit(lambda t: consumers.commit(t, "c", 1 << 70, force=True)),
+        store.submit(lambda t: alerts.post(t, ManualAlert(name="bad", severity="low", tags={"a": "b"}, threshold=1))),
+        store.submit(lambda t: t.connection.execute(db.consumers.insert(), {"name": "c", "sequence": 1 << 70})),
+        store.submit(lambda t: t.connection.execute(db.consumers.insert(), {"name": "c"})),
+    ]
+    good = store.submit(lambda t: alerts.post(t, alert))
+    go.set()
+    assert blocker.result(10)
+    assert good.result(10)[0] is True
+    assert bad[1].result(10)[0] is True
+    for place, status in ((0, 400), (2, 400)):
+        with pytest.raises(Problem) as refused:
+            bad[place].result(10)
+        assert refused.value.status == status
+    with pytest.raises(IntegrityError):
+        bad[3].result(10)
+    assert {alert.name for alert in store.read(reads.page, store.now())} == {"good", "bad"}
 
 
 def test_a_commit_is_flushed_to_disk(tmp_path: Path) -> None:
