@@ -229,7 +229,7 @@ def test_it_says_what_is_kept_how_long(tmp_path: Path) -> None:
 
 def test_the_password_is_the_environments_or_a_files(postgresql: PostgresDatabases, tmp_path: Path) -> None:
     url = make_url(postgresql.fresh(tmp_path))
-    bare = url.set(password=None).render_as_string()
+    bare = url.render_as_string().replace(":***@", "@")
     (tmp_path / "password").write_text(f"{url.password}\n")
     (tmp_path / "wrong").write_text("not-the-password")
     tokens = "--tokens", f"{tmp_path}/tokens.json", "--port", "0"
