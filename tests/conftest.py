@@ -20,13 +20,15 @@ for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "A
     del os.environ[name]
 
 from sandbox.process import Server  # noqa: E402
+from tests.databases import Databases, PostgresDatabases, postgres_databases  # noqa: E402
 
 
 class Hub:
     """A reference hub in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         self.folder = folder
+        self.database = database or f"sqlite:///{folder}/hub.db"
         self.server = self.start()
         self.token = json.loads((folder / "tokens.json").read_text())["admin"]["token"]
 
@@ -38,7 +40,7 @@ class Hub:
                 "--port",
                 str(port),
                 "--database",
-                f"sqlite:///{self.folder}/hub.db",
+                self.database,
                 "--tokens",
                 f"{self.folder}/tokens.json",
             ),
@@ -54,6 +56,22 @@ class Hub:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresDatabases]:
+    """Fresh databases for the hub's store in PostgreSQL."""
+    with postgres_databases() as databases:
+        yield databases
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def databases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """Fresh databases for the hub's store; what asks for them runs once with each kind."""
+    if request.param == "sqlite":
+        return Databases(tmp_path_factory.mktemp("databases"))
+    found: Databases = request.getfixturevalue("postgresql")
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from fastapi import Request
 
 from airflow_provider_airis.hub.ingest import MAX_BODY, too_large
 from airflow_provider_airis.hub.problems import Overloaded
-from airflow_provider_airis.hub.store import Store
+from airflow_provider_airis.hub.store.store import Store
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class Feeds:
         self.closing = False
         store.listen(self._grown)
 
-    def _grown(self, _feeds: dict[str, int]) -> None:
+    def _grown(self) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._wake)
 
@@ -49,14 +49,17 @@ class Feeds:
         self._waiting.add(event)
         try:
             while True:
-                event.clear()
-                if self._store.last[feed] > after and (changes := await page(after)):
+                seen = self._store.last[feed]
+                # Another process may have committed something of which this one has not heard yet.
+                if changes := await page(after):
                     return changes
-                left = deadline - time.monotonic()
-                if left <= 0 or self.closing:
-                    return ()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), left)
+                while self._store.last[feed] == seen:
+                    left = deadline - time.monotonic()
+                    if left <= 0 or self.closing:
+                        return ()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(event.wait(), left)
+                    event.clear()
         finally:
             self._waiting.discard(event)
 

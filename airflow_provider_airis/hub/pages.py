@@ -18,11 +18,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from airflow_provider_airis.hub import format as fmt
-from airflow_provider_airis.hub import routing, views
+from airflow_provider_airis.hub import views
+from airflow_provider_airis.hub.alerting import notification_log, reads, rulebook, silences
 from airflow_provider_airis.hub.auth import form_key, require, sent
 from airflow_provider_airis.hub.problems import Problem
-from airflow_provider_airis.hub.requests import from_store
-from airflow_provider_airis.hub.store import SeriesPoints, Store
+from airflow_provider_airis.hub.requests import in_thread
+from airflow_provider_airis.hub.store import metrics
+from airflow_provider_airis.hub.store.metrics import SeriesPoints
+from airflow_provider_airis.hub.store.store import Store
 from airflow_provider_airis.records import from_ms, iso
 from airflow_provider_airis.routes import parse_duration, parse_matchers
 
@@ -113,7 +116,7 @@ async def dashboard(request: Request, alert: str = "") -> Response:
         here, values = ("alert", _alert(store, alert, now)) if alert else ("overview", _overview(store, now))
         return _render(f"{here}.html", here=here, now=now, **_known(request), **values)
 
-    return HTMLResponse(await from_store(request, page), headers=_HEADERS)
+    return HTMLResponse(await in_thread(request, page), headers=_HEADERS)
 
 
 def _known(request: Request) -> dict[str, Any]:
@@ -142,12 +145,10 @@ async def change_silences(request: Request) -> Response:
 
     try:
         if "expire" in form:
-            await asyncio.wrap_future(
-                store.submit(lambda transaction: routing.expire_silence(transaction, form["expire"]))
-            )
+            await asyncio.wrap_future(store.submit(lambda transaction: silences.expire(transaction, form["expire"])))
         else:
-            body = await from_store(request, lambda: _wanted(form, store.now()))
-            await asyncio.wrap_future(store.submit(lambda transaction: routing.put_silence(transaction, body)))
+            body = await in_thread(request, lambda: _wanted(form, store.now()))
+            await asyncio.wrap_future(store.submit(lambda transaction: silences.put(transaction, body)))
     except Problem as problem:
         if problem.status != HTTPStatus.BAD_REQUEST:
             raise
@@ -156,14 +157,14 @@ async def change_silences(request: Request) -> Response:
     return RedirectResponse(f"dashboard?alert={quote(alert, safe='')}" if alert else "silences", HTTPStatus.SEE_OTHER)
 
 
-def _wanted(form: dict[str, str], now: int) -> routing.SilenceBody:
+def _wanted(form: dict[str, str], now: int) -> silences.SilenceBody:
     try:
         matchers = parse_matchers(form.get("matchers", ""))
         lasting = parse_duration(form.get("for", ""))
     except ValueError as error:
         raise Problem(400, str(error)) from None
-    return routing.SilenceBody(
-        matchers=[routing.SilenceMatcher.of(matcher) for matcher in matchers],
+    return silences.SilenceBody(
+        matchers=[silences.SilenceMatcher.of(matcher) for matcher in matchers],
         endsAt=from_ms(now + lasting),
         createdBy=form.get("by", ""),
         comment=form.get("comment", ""),
@@ -175,26 +176,29 @@ async def _silences(request: Request, form: dict[str, str] | None = None, wrong:
     now = time.time_ns() // 1_000_000
 
     def page() -> str:
-        found = store.reading(lambda connection: routing.silences(connection, now))
-        opened = store.alerts(status=["firing", "acknowledged"], limit=MAX_COUNTED)
+        found = store.read(silences.read, now)
+        opened = store.read(reads.page, now, status=["firing", "acknowledged"], limit=MAX_COUNTED)
         values = views.silences_page(found, opened)
         return _render("silences.html", here="silences", now=now, form=form, wrong=wrong, **_known(request), **values)
 
-    return HTMLResponse(await from_store(request, page), 400 if wrong else 200, _HEADERS)
+    return HTMLResponse(await in_thread(request, page), 400 if wrong else 200, _HEADERS)
 
 
 def _overview(store: Store, now: int) -> dict[str, Any]:
-    opened = store.alerts(status=["firing", "acknowledged"], limit=MAX_COUNTED)
-    ended = store.alerts(status=["resolved"], limit=MAX_COUNTED)
+    opened = store.read(reads.page, now, status=["firing", "acknowledged"], limit=MAX_COUNTED)
+    ended = store.read(reads.page, now, status=["resolved"], limit=MAX_COUNTED)
     rows = [*sorted(opened, key=views.urgency)[:MAX_ROWS], *ended[:MAX_RESOLVED]]
-    shown = [found for row in rows if (found := store.alert(row.id))]
-    silences = store.reading(lambda connection: routing.silences(connection, now))
-    activity = store.activity(start=now - views.HOUR, end=now, step=views.ACTIVITY_STEP)
-    return {"rules": len(store.rules()), **views.overview(opened, ended, shown, activity, now, silences)}
+    shown = [found for row in rows if (found := store.read(reads.detail, row.id, now))]
+    known_silences = store.read(silences.read, now)
+    activity = store.read(metrics.activity, start=now - views.HOUR, end=now, step=views.ACTIVITY_STEP)
+    return {
+        "rules": len(store.read(rulebook.read)),
+        **views.overview(opened, ended, shown, activity, now, known_silences),
+    }
 
 
 def _alert(store: Store, alert_id: str, now: int) -> dict[str, Any]:
-    alert = store.alert(alert_id)
+    alert = store.read(reads.detail, alert_id, now)
     if alert is None:
         raise Problem(404, f"This hub knows no alert {alert_id!r}. Was it raised by another hub?")
     series: list[SeriesPoints] = []
@@ -206,7 +210,8 @@ def _alert(store: Store, alert_id: str, now: int) -> dict[str, Any]:
             if end < now:
                 end -= end % step
         for ref in alert.series:
-            found = store.query(
+            found = store.read(
+                metrics.query,
                 start=start,
                 end=end,
                 name=ref.name,
@@ -222,10 +227,8 @@ def _alert(store: Store, alert_id: str, now: int) -> dict[str, Any]:
             for line in series:
                 line.points.pop()
             series = [line for line in series if line.points]
-    showings, silences = store.reading(
-        lambda connection: (routing.showings(connection, alert_id), routing.silences(connection, now))
-    )
-    return views.alert_page(alert, series, now, showings, silences)
+    showings = store.read(notification_log.showings, alert_id)
+    return views.alert_page(alert, series, now, showings, store.read(silences.read, now))
 
 
 @router.get("/dashboard/static/{name:path}")

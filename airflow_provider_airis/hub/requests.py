@@ -6,30 +6,62 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 from fastapi import Request, Response
+from sqlalchemy import Connection
 
-from airflow_provider_airis.hub import leases
 from airflow_provider_airis.hub.flow import chunks
-from airflow_provider_airis.hub.ingest import MAX_TEXT, unpack
+from airflow_provider_airis.hub.ingest import MAX_TEXT, Form, unpack
 from airflow_provider_airis.hub.problems import Problem, explain
-from airflow_provider_airis.hub.store import Store
-from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.hub.store import answers, leases
+from airflow_provider_airis.hub.store.feeds import Turn
+from airflow_provider_airis.hub.store.store import Store
+from airflow_provider_airis.hub.store.writer import Transaction
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
-async def from_store(request: Request, what: Callable[[], T]) -> T:
-    """Do a read of the store in a thread."""
+def answer(content: Any, status: int = 200) -> Response:
+    """A record, or what holds some, as JSON."""
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def form_of(request: Request, *, batch: bool) -> Form:
+    """What a document of records is made of, by its ``Content-Type``.
+
+    :raises Problem: 415.
+    """
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if batch and kind in ("application/x-ndjson", "application/ndjson"):
+        return "lines"
+    if kind != "application/json":
+        offered = "application/json or application/x-ndjson" if batch else "application/json"
+        raise Problem(415, f"Content-Type {kind!r} is not taken here: use {offered}")
+    return "batch" if batch else "single"
+
+
+async def in_thread(request: Request, what: Callable[[], T]) -> T:
+    """Do what may take a while without holding others up."""
     return await asyncio.get_running_loop().run_in_executor(request.app.state.readers, what)
+
+
+async def from_store(
+    request: Request, what: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Do a read of the store in a thread: a function over a connection, with its further arguments."""
+    store: Store = request.app.state.store
+    return await in_thread(request, lambda: store.read(what, *args, **kwargs))
 
 
 async def to_store(
     request: Request,
     content: bytes,
     work: Callable[[Transaction, bytes], tuple[int, Any]],
+    *,
+    turn: Turn = Turn.ANY,
 ) -> Response:
     """Do a write of the store, once under an ``Idempotency-Key``, and answer when it is durable."""
     store: Store = request.app.state.store
@@ -42,15 +74,15 @@ async def to_store(
         leases.check_fence(transaction, fence)
         document = unpack(content, encoding)
 
-        def answer() -> tuple[int, bytes]:
+        def do() -> tuple[int, bytes]:
             status, result = work(transaction, document)
             return status, b"" if result is None else msgspec.json.encode(result)
 
-        return store.once(transaction, key, path, document, answer)
+        return answers.once(transaction, key, path, document, do)
 
-    status, answer, replayed = await asyncio.wrap_future(store.submit(once, size=len(content)))
+    status, answered, replayed = await asyncio.wrap_future(store.submit(once, size=len(content), turn=turn))
     headers = {"Idempotency-Replayed": "true"} if replayed else None
-    return Response(answer, status, headers, "application/json" if answer else None)
+    return Response(answered, status, headers, "application/json" if answered else None)
 
 
 async def change(
@@ -80,7 +112,7 @@ async def change(
 
 async def checked(request: Request, content: bytes, check: Callable[[bytes], T]) -> T:
     """What comes of a look at the document, in a thread that nobody else has to wait for."""
-    return await from_store(request, lambda: check(unpack(content, _encoding(request))))
+    return await in_thread(request, lambda: check(unpack(content, _encoding(request))))
 
 
 def _encoding(request: Request) -> str:

@@ -34,19 +34,26 @@ class Server(uvicorn.Server):
 
 
 class _Announced(Server):
+    words = ""
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        print(f"ready {self.url}", flush=True)
+        print(f"ready {self.url}\n{self.words}", flush=True)
 
 
-def serve(app: FastAPI, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; prints ``ready <url>`` once it answers."""
+def serve(app: FastAPI, *, host: str, port: int, words: str = "") -> None:
+    """Serve until SIGTERM or SIGINT; prints ``ready <url>`` once it answers.
+
+    :param words: printed behind that.
+    """
     # A thread that computes gives way to the event loop sooner than after the usual 5 ms.
     sys.setswitchinterval(0.001)
     # uvicorn raises the signal again when it is done; it has been obeyed then.
     signal.signal(signal.SIGTERM, _ignore)
     signal.signal(signal.SIGINT, _ignore)
-    _Announced(app, host=host, port=port).run()
+    server = _Announced(app, host=host, port=port)
+    server.words = words
+    server.run()
 
 
 def _ignore(_signal: int, _frame: Any) -> None:

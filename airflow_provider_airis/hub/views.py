@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_airis.hub.alerts import AlertDetail, Transition
+from airflow_provider_airis.hub.alerting.notification_log import Showing
+from airflow_provider_airis.hub.alerting.reads import AlertDetail, Transition
+from airflow_provider_airis.hub.alerting.rules import Rule
+from airflow_provider_airis.hub.alerting.silences import KnownSilence
 from airflow_provider_airis.hub.format import duration, quantity, scale, sparkline
-from airflow_provider_airis.hub.routing import KnownSilence, Showing
-from airflow_provider_airis.hub.rules import Rule
-from airflow_provider_airis.hub.store import SeriesPoints, SourceActivity
+from airflow_provider_airis.hub.store.metrics import SeriesPoints, SourceActivity
 from airflow_provider_airis.records import Alert, to_ms
 from airflow_provider_airis.routes import Matcher, labels
 from airflow_provider_airis.routes.groups import labels_of

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 
+from airflow_provider_airis.hub.alerting.rules import Rule
 from airflow_provider_airis.hub.ingest import (
     MAX_AHEAD_MS,
     MAX_BODY,
@@ -16,10 +17,10 @@ from airflow_provider_airis.hub.ingest import (
     MAX_TAGS,
     MAX_TEXT,
 )
-from airflow_provider_airis.hub.leases import FENCE
 from airflow_provider_airis.hub.problems import MEDIA_TYPE, ProblemDocument
-from airflow_provider_airis.hub.rules import Rule
-from airflow_provider_airis.hub.store import MAX_POINTS, EventChange, FeedEvent, SeriesCoverage, SeriesPoints
+from airflow_provider_airis.hub.store.events import EventChange, FeedEvent
+from airflow_provider_airis.hub.store.leases import FENCE
+from airflow_provider_airis.hub.store.metrics import MAX_POINTS, SeriesCoverage, SeriesPoints
 from airflow_provider_airis.records import (
     Alert,
     AlertChange,

@@ -75,7 +75,7 @@ def test_every_reused_connection_type_belongs_to_what_the_extra_or_airflow_insta
 
 def test_the_extras_are_the_catalogs():
     extras = PYPROJECT["project"]["optional-dependencies"]
-    assert {stem: tuple(wanted) for stem, wanted in extras.items() if stem not in ("all", "hub")} == {
+    assert {stem: tuple(wanted) for stem, wanted in extras.items() if stem not in ("all", "hub", "postgresql")} == {
         system.stem: system.requires for system in SYSTEMS if system.requires
     }
     assert extras["all"] == [f"{PYPROJECT['project']['name']}[{','.join(stem for stem in extras if stem != 'all')}]"]

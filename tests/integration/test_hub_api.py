@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_airis.records import Alert
 from sandbox.process import Server
+from tests.databases import Databases
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 MINUTE = 60_000
@@ -31,12 +32,14 @@ _numbers = count()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hub")
+    database = databases.fresh(folder)
     (folder / "tokens.json").write_text(json.dumps(TOKENS))
-    options = "--port", "0", "--database", f"sqlite:///{folder}/hub.db", "--tokens", f"{folder}/tokens.json"
+    options = "--port", "0", "--database", database, "--tokens", f"{folder}/tokens.json"
     with Server("airflow_provider_airis.hub", *options) as server:
         yield server
+    databases.drop(database)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,21 @@ import httpx2
 import pytest
 
 from tests.conftest import Hub
+from tests.databases import Databases
 from tests.integration.test_hub_api import ok, problem
 
 MINUTE = 60_000
 SECRET = "whsec_" + "k" * 32
 _numbers = count()
+
+
+@pytest.fixture(scope="module")
+def hub(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    folder = tmp_path_factory.mktemp("hub")
+    hub = Hub(folder, databases.fresh(folder))
+    yield hub
+    hub.server.stop()
+    databases.drop(hub.database)
 
 
 @pytest.fixture

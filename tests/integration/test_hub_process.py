@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -19,20 +20,23 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy.engine import make_url
 
-from airflow_provider_airis.hub.api import create_app
+from airflow_provider_airis.hub.api.app import create_app
 from airflow_provider_airis.hub.auth import Tokens
 from airflow_provider_airis.hub.server import Server as HubServer
-from airflow_provider_airis.hub.store import Store
-from sandbox.process import ROOT
+from airflow_provider_airis.hub.store.store import Store
+from sandbox.process import ROOT, Server
 from tests.conftest import Hub
+from tests.databases import Databases, PostgresDatabases
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    hub = Hub(tmp_path)
+def hub(databases: Databases, tmp_path: Path) -> Iterator[Hub]:
+    hub = Hub(tmp_path, databases.fresh(tmp_path))
     yield hub
     hub.server.stop()
+    databases.drop(hub.database)
 
 
 def client(hub: Hub) -> httpx2.Client:
@@ -131,8 +135,10 @@ def established(hub: Hub) -> list[str]:
     return [row[2] for row in rows if row[1].endswith(f":{hub.server.port:04X}") and row[3] == "01"]
 
 
-def test_while_another_holds_the_database_nothing_is_acknowledged(hub: Hub) -> None:
-    with client(hub) as connection, closing(sqlite3.connect(hub.folder / "hub.db", isolation_level=None)) as other:
+def test_while_another_holds_the_database_nothing_is_acknowledged(tmp_path: Path) -> None:
+    hub = Hub(tmp_path)
+    database = sqlite3.connect(tmp_path / "hub.db", isolation_level=None)
+    with hub.server, client(hub) as connection, closing(database) as other:
         other.execute("BEGIN IMMEDIATE")
         answer = connection.post("/metrics/ingest", json=body(5), headers={"Idempotency-Key": "k"})
         assert answer.status_code == 503
@@ -187,14 +193,79 @@ def test_a_bad_database_or_port_is_named(tmp_path: Path) -> None:
         ended = run("--database", f"sqlite:///{tmp_path}/hub.db", *tokens, "--port", port)
     assert ended.returncode != 0
     assert "address already in use" in ended.stderr
-    ended = run("--retention", "a while")
+    ended = run("--retention-notifications", "a while")
     assert ended.returncode == 2
-    assert "--retention: 'a while' is no duration" in ended.stderr
+    assert "--retention-notifications: 'a while' is no duration" in ended.stderr
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "airflow_provider_airis.hub", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_sqlite_file_is_for_one_process(tmp_path: Path) -> None:
+    hub = Hub(tmp_path)
+    with hub.server, client(hub) as connection:
+        ended = run("--database", hub.database, "--tokens", f"{tmp_path}/tokens.json", "--port", "0")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert f"process {hub.server.process.pid}" in ended.stderr
+        assert "PostgreSQL" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert connection.post("/metrics/ingest", json=body(1)).status_code == 200
+        hub.server.kill()
+        # Whoever is dead holds nothing.
+        hub.server = hub.start()
+        hub.server.stop()
+
+
+def test_it_says_what_is_kept_how_long(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/hub.db"
+    options = "--database", database, "--tokens", f"{tmp_path}/tokens.json", "--port", "0"
+    with Server("airflow_provider_airis.hub", *options, "--retention-points", "90d") as server:
+        until(lambda: "Kept: points 90 d, events for good" in server.log.read_text())
+
+
+def test_the_password_is_the_environments_or_a_files(postgresql: PostgresDatabases, tmp_path: Path) -> None:
+    url = make_url(postgresql.fresh(tmp_path))
+    bare = url.render_as_string().replace(":***@", "@")
+    (tmp_path / "password").write_text(f"{url.password}\n")
+    (tmp_path / "wrong").write_text("not-the-password")
+    tokens = "--tokens", f"{tmp_path}/tokens.json", "--port", "0"
+    for options, env in (
+        (("--database", bare, "--database-password-file", f"{tmp_path}/password"), {}),
+        (("--database", bare), {"PGPASSWORD": url.password}),
+        ((), {"AIRIS_HUB_DATABASE_URL": url.render_as_string(hide_password=False)}),
+        (("--database-password-file", f"{tmp_path}/password"), {"AIRIS_HUB_DATABASE_URL": bare}),
+    ):
+        with Server("airflow_provider_airis.hub", *options, *tokens, env=env) as server:
+            assert httpx2.get(f"{server.url}/api/v1/health", timeout=60).status_code == 200
+            assert url.password not in server.log.read_text()
+    ended = run(*tokens, "--database", bare, "--database-password-file", f"{tmp_path}/wrong")
+    assert ended.returncode == 1
+    assert "password authentication failed" in ended.stderr
+    assert "not-the-password" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+    postgresql.drop(url.render_as_string(hide_password=False))
+
+
+def test_a_database_that_cannot_be_is_named_in_a_sentence(tmp_path: Path) -> None:
+    tokens = "--tokens", f"{tmp_path}/tokens.json"
+    (tmp_path / "psycopg.py").write_text("raise ModuleNotFoundError(\"No module named 'psycopg'\", name='psycopg')")
+    for url, words, env in (
+        (
+            "postgresql://a@127.0.0.1/x",
+            "pip install 'airflow-provider-airis[postgresql]'",
+            {"PYTHONPATH": str(tmp_path)},
+        ),
+        ("postgresql://a@127.0.0.1:1/x", "the store is not reachable", {}),
+        ("mysql://a@127.0.0.1/x", "SQLite or PostgreSQL", {}),
+    ):
+        ended = run("--database", url, *tokens, **env)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert words in ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 @contextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
@@ -19,20 +18,32 @@ from typing import Any
 import httpx2
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import insert
+from sqlalchemy import insert, select, text, update
 
 from airflow_provider_airis import cli
 from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.hub import database as db
-from airflow_provider_airis.hub import routing
+from airflow_provider_airis.hub.alerting import notification_log
+from airflow_provider_airis.hub.store import engine as engines
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.migrations import migrate
 from airflow_provider_airis.records import LogEntry, Notification, Shown
 from airflow_provider_airis.routes import Matcher, Silence, parse_matchers
 from tests.conftest import Hub
+from tests.databases import Databases, as_before_migrations
 
 HOUR = 3_600_000
 ROUTES = "route:\n  receiver: nobody\nreceivers:\n  - name: nobody\n"
 _numbers = count()
+
+
+@pytest.fixture(scope="module")
+def hub(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    folder = tmp_path_factory.mktemp("hub")
+    hub = Hub(folder, databases.fresh(folder))
+    yield hub
+    hub.server.stop()
+    databases.drop(hub.database)
 
 
 @pytest.fixture
@@ -225,10 +236,10 @@ def test_what_was_answered_survives_sigkill(tmp_path, connect):
 
 
 def test_an_old_database_is_upgraded(tmp_path, connect):
-    new = {"notification_log", "shown", "silences", "routes"}
-    engine = db.connect(f"sqlite:///{tmp_path}/hub.db")
+    engine = as_before_migrations(f"sqlite:///{tmp_path}/hub.db")
     with engine.execution_options(writes=True).begin() as connection:
-        db.metadata.create_all(connection, [table for name, table in db.metadata.tables.items() if name not in new])
+        for name in ("shown", "notification_log", "silences", "routes"):  # which were not there at first
+            connection.execute(text(f"DROP TABLE {name}"))
         texts = dict.fromkeys(("fingerprint", "name", "description", "source"), "")
         state = {"severity": "low", "status": "firing", "timestamp": 1, "updated_at": 1, "tags": "{}", "series": "[]"}
         connection.execute(insert(db.alerts), texts | state | {"id": "a"})
@@ -256,14 +267,14 @@ def test_an_old_database_is_upgraded(tmp_path, connect):
     ],
 )
 def test_the_log_is_asked_by_an_index(tmp_path: Path, asked: dict[str, Any], index: str) -> None:
-    engine = db.connect(f"sqlite:///{tmp_path}/hub.db")
-    db.create_tables(engine)
+    engine = engines.connect(f"sqlite:///{tmp_path}/hub.db")
+    migrate(engine)
     question = {"channel": None, "known_by": None, "is_open": None, "after": "x", "limit": 5} | asked
     statements = []
     with engine.connect() as connection:
         raw = connection.connection.dbapi_connection
         raw.set_trace_callback(statements.append)
-        routing.entries(connection, **question)
+        notification_log.entries(connection, **question)
         raw.set_trace_callback(None)
         (statement,) = [one for one in statements if one.startswith("SELECT")]
         plan = " ".join(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}"))
@@ -379,11 +390,14 @@ def test_a_silence_is_changed_and_what_was_silent_stays_known(hook, client):
 def test_silences_that_ended_long_ago_are_not_listed(hub, hook, client):
     silence_id = hook.silence(parse_matchers("a=b"), now() + HOUR, "me", "why")
     hook.expire_silence(silence_id)
-    with closing(sqlite3.connect(hub.folder / "hub.db", timeout=10)) as database:
-        database.execute("UPDATE silences SET ends_at = ? WHERE id = ?", (now() - 5 * 24 * HOUR - 1, silence_id))
-        database.commit()
-        assert silence_id not in [one["id"] for one in client.get("/silences").json()]
-        assert database.execute("SELECT count(*) FROM silences WHERE id = ?", (silence_id,)).fetchone() == (1,)
+    engine = engines.connect(hub.database, busy_timeout=10)
+    mine = db.silences.c.id == silence_id
+    with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(update(db.silences).where(mine).values(ends_at=now() - 5 * 24 * HOUR - 1))
+    assert silence_id not in [one["id"] for one in client.get("/silences").json()]
+    with engine.connect() as connection:
+        assert len(connection.execute(select(db.silences.c.id).where(mine)).all()) == 1
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from airflow_provider_airis.errors import (
 from airflow_provider_airis.hooks.airis import AirisHook, Checkpoint, LastPoint
 from airflow_provider_airis.records import Metric
 from sandbox.process import Server
+from tests.databases import Databases
 from tests.integration.test_hub_api import ok, problem
 
 MINUTE = 60_000
@@ -35,12 +36,14 @@ _numbers = count()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hub")
+    database = databases.fresh(folder)
     (folder / "tokens.json").write_text(json.dumps(TOKENS))
-    options = "--port", "0", "--database", f"sqlite:///{folder}/hub.db", "--tokens", f"{folder}/tokens.json"
+    options = "--port", "0", "--database", database, "--tokens", f"{folder}/tokens.json"
     with Server("airflow_provider_airis.hub", *options) as server:
         yield server
+    databases.drop(database)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_provider_airis.hub.rules import Rule
-from airflow_provider_airis.hub.store import Store
+from airflow_provider_airis.hub.alerting import reads, rulebook
+from airflow_provider_airis.hub.alerting.rules import Rule
+from airflow_provider_airis.hub.store import points
+from airflow_provider_airis.hub.store.store import Store
 from airflow_provider_airis.records import Alert, IngestAnswer
+from tests.databases import Databases
 
 MINUTE = 60_000
 
@@ -21,8 +24,8 @@ MINUTE = 60_000
 class Bench:
     """A store, and points of the metric ``latency`` stamped relative to now, in minutes."""
 
-    def __init__(self, path: Path) -> None:
-        self.url = f"sqlite:///{path}/hub.db"
+    def __init__(self, url: str) -> None:
+        self.url = url
         self.store = Store(self.url)
         self.now = int(time.time() * 1000) // MINUTE * MINUTE
 
@@ -33,7 +36,7 @@ class Bench:
         self.store.close()
         self.store = Store(self.url)
 
-    def send(self, points: Iterable[tuple[float, float]], *, name: str = "latency", **tags: str) -> IngestAnswer:
+    def send(self, values: Iterable[tuple[float, float]], *, name: str = "latency", **tags: str) -> IngestAnswer:
         """Points ``(minutes from now, value)`` in one document."""
         lines = [
             json.dumps(
@@ -43,10 +46,10 @@ class Bench:
                     "metrics": [{"name": name, "value": value, "unit": "ms", "tags": tags}],
                 }
             )
-            for minute, value in points
+            for minute, value in values
         ]
         document = "\n".join(lines).encode()
-        return self.store.submit(lambda t: self.store.ingest_metrics(t, document, "lines")).result(10)
+        return self.store.submit(lambda t: points.ingest(t, document, "lines")).result(10)
 
     def rule(self, **fields: Any) -> Rule:
         known = {
@@ -60,30 +63,30 @@ class Bench:
             "severity": "high",
         }
         rule = msgspec.convert(known | fields, Rule)
-        self.store.submit(lambda t: self.store.put_rule(t, rule, replace=True)).result(10)
+        self.store.submit(lambda t: rulebook.put(t, rule, replace=True)).result(10)
         return rule
 
     def kinds(self) -> list[str]:
         """The transitions so far."""
-        return [change.change for change in self.store.changes(0, 5000)]
+        return [change.change for change in self.store.read(reads.changes, 0, 5000)]
 
     def open(self) -> list[Alert]:
-        return self.store.alerts(status=["firing", "acknowledged"])
+        return self.store.read(reads.page, self.store.now(), status=["firing", "acknowledged"])
 
 
 @contextmanager
-def temporary() -> Iterator[Bench]:
+def temporary(databases: Databases) -> Iterator[Bench]:
     """A bench for one example of a property."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(databases.fresh(Path(folder)))
         try:
             yield bench
         finally:
             bench.close()
+            databases.drop(bench.url)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
+def bench(databases: Databases) -> Iterator[Bench]:
+    with temporary(databases) as bench:
+        yield bench

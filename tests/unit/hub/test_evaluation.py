@@ -10,7 +10,10 @@ import time_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_airis.hub import alerts
+from airflow_provider_airis.hub.alerting import alerts, reads, rulebook
+from airflow_provider_airis.hub.alerting.evaluation import Evaluator
+from airflow_provider_airis.hub.store import metrics, points
+from tests.databases import Databases
 from tests.unit.hub.conftest import MINUTE, Bench, temporary
 
 
@@ -30,7 +33,7 @@ def test_fires_with_the_point_and_resolves_with_the_next(bench: Bench) -> None:
     assert bench.open()[0].current_value == 60
     bench.send([(1, 7)], endpoint="x")
     assert bench.kinds() == ["fired", "resolved"]
-    detail = bench.store.alert(alert.id)
+    detail = bench.store.read(reads.detail, alert.id, bench.store.now())
     assert detail is not None
     assert (detail.status, detail.current_value, detail.data_at) == ("resolved", 7, bench.now - MINUTE)
     assert detail.rule is not None
@@ -50,7 +53,7 @@ def test_a_backfill_pages_nobody(bench: Bench) -> None:
     bench.send([(minute, 99) for minute in range(-3000, -17)], endpoint="x")
     bench.send([(-3000 * 24, 99)], endpoint="y")
     bench.rule(id="again")
-    bench.store.submit(bench.store.tend).result(10)
+    bench.store.submit(bench.store.maintain).result(10)
     assert bench.kinds() == []
     bench.send([(-1, 99)], endpoint="x")
     assert bench.kinds() == ["fired", "fired"]
@@ -93,26 +96,45 @@ def test_five_minutes_at_once_are_stepped_through(bench: Bench) -> None:
     bench.rule()
     bench.send([(-4, 5), (-3, 99), (-2, 5), (-1, 99), (0, 5)])
     assert bench.kinds() == ["fired", "resolved", "fired", "resolved"]
-    times = [change.at for change in bench.store.changes(0)]
+    times = [change.at for change in bench.store.read(reads.changes, 0)]
     assert times == sorted(times)
     bench.send([(1, 99), (2, 98), (3, 5)])
-    assert bench.store.alerts()[0].current_value == 5
+    assert (
+        bench.store.read(
+            reads.page,
+            bench.store.now(),
+        )[0].current_value
+        == 5
+    )
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=10), st.data())
-def test_how_points_are_batched_makes_no_difference(values: list[float], data: st.DataObject) -> None:
+def test_how_points_are_batched_makes_no_difference(
+    databases: Databases, values: list[float], data: st.DataObject
+) -> None:
     points = [(index - len(values), value) for index, value in enumerate(values)]
     cuts = data.draw(st.sets(st.integers(0, len(points))))
     for_s = data.draw(st.sampled_from([0, 60, 120]))
     kinds = []
     for edges in ([0, len(points)], sorted({0, len(points)} | cuts)):
-        with temporary() as bench:
+        with temporary(databases) as bench:
             bench.rule(aggregation="avg", window_s=120, for_s=for_s)
             for start, end in pairwise(edges):
                 bench.send(points[start:end])
-            changes = [(change.change, change.alert.current_value) for change in bench.store.changes(0)]
-            kinds.append((changes, [alert.current_value for alert in bench.store.alerts()]))
+            changes = [(change.change, change.alert.current_value) for change in bench.store.read(reads.changes, 0)]
+            kinds.append(
+                (
+                    changes,
+                    [
+                        alert.current_value
+                        for alert in bench.store.read(
+                            reads.page,
+                            bench.store.now(),
+                        )
+                    ],
+                )
+            )
     assert kinds[0] == kinds[1]
 
 
@@ -128,7 +150,7 @@ def test_what_arrived_and_was_undone_is_not_evaluated(bench: Bench) -> None:
     ).encode()
 
     def undone(transaction: alerts.Transaction) -> None:
-        bench.store.ingest_metrics(transaction, document, "single")
+        points.ingest(transaction, document, "single")
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
@@ -155,7 +177,7 @@ def test_by_aggregates_over_series(bench: Bench) -> None:
     bench.send([(0, 6)], endpoint="z", region="us")
     (alert,) = bench.open()
     assert (alert.tags, alert.current_value) == ({"region": "eu"}, 12)
-    detail = bench.store.alert(alert.id)
+    detail = bench.store.read(reads.detail, alert.id, bench.store.now())
     assert detail is not None
     assert sorted(ref.tags["endpoint"] for ref in detail.series) == ["x", "y"]
 
@@ -206,7 +228,7 @@ def test_a_rule_that_is_narrowed_or_deleted_resolves_what_it_no_longer_covers(be
     bench.rule(matchers=[{"tag": "endpoint", "op": "=", "value": "x"}], threshold=100)
     assert bench.open() == []
     bench.send([(1, 101)], endpoint="x")
-    bench.store.submit(lambda t: bench.store.delete_rule(t, "r")).result(10)
+    bench.store.submit(lambda t: rulebook.remove(t, "r")).result(10)
     assert bench.open() == []
     bench.send([(2, 101)], endpoint="x")
     assert bench.kinds() == ["fired", "fired", "resolved", "resolved", "fired", "resolved"]
@@ -228,10 +250,10 @@ def test_silence_keeps_an_alert_open_for_a_day(bench: Bench) -> None:
     bench.send([(0, 99)])
     for hours, still_open in ((23, 1), (25, 0)):
         with time_machine.travel((bench.now + hours * 60 * MINUTE) / 1000):
-            bench.store.submit(bench.store.tend).result(10)
+            bench.store.submit(bench.store.maintain).result(10)
             assert len(bench.open()) == still_open
-    (resolved,) = [change for change in bench.store.changes(0) if change.change == "resolved"]
-    detail = bench.store.alert(resolved.alert.id)
+    (resolved,) = [change for change in bench.store.read(reads.changes, 0) if change.change == "resolved"]
+    detail = bench.store.read(reads.detail, resolved.alert.id, bench.store.now())
     assert detail is not None
     assert detail.history[-1].comment == "no data for a day"
 
@@ -241,10 +263,10 @@ def test_after_an_outage_of_the_hub_collectors_get_an_hour(bench: Bench) -> None
     bench.send([(0, 99)])
     with time_machine.travel((bench.now + 25 * 60 * MINUTE) / 1000):
         bench.reopen()
-        bench.store.submit(bench.store.tend).result(10)
+        bench.store.submit(bench.store.maintain).result(10)
     assert len(bench.open()) == 1
     with time_machine.travel((bench.now + 27 * 60 * MINUTE) / 1000):
-        bench.store.submit(bench.store.tend).result(10)
+        bench.store.submit(bench.store.maintain).result(10)
     assert bench.kinds() == ["fired", "resolved"]
 
 
@@ -255,10 +277,10 @@ def test_the_timer_makes_up_for_an_evaluation_that_failed(bench: Bench, monkeypa
         raise RuntimeError("broken")
 
     with monkeypatch.context() as broken:
-        broken.setattr(bench.store._writer, "_before_commit", fail)
+        broken.setattr(Evaluator, "evaluate", fail)
         assert bench.send([(0, 99)]).accepted == 1
     assert bench.kinds() == []
-    bench.store.submit(bench.store.tend).result(10)
+    bench.store.submit(bench.store.maintain).result(10)
     assert bench.kinds() == ["fired"]
 
 
@@ -267,12 +289,12 @@ def test_a_series_of_a_failed_work_is_forgotten(bench: Bench) -> None:
 
     def work(transaction: alerts.Transaction) -> None:
         document = b'{"timestamp": 1, "source": "s", "metrics": [{"name": "n", "value": 1, "unit": "", "tags": {}}]}'
-        bench.store.ingest_metrics(transaction, document, "single")
+        points.ingest(transaction, document, "single")
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
         bench.store.submit(work).result(10)
     bench.send([(0, 1)], name="n")
     bench.send([(0, 99)], endpoint="x")
-    assert [series.name for series in bench.store.query(start=0, end=1 << 60)] == ["latency", "n"]
+    assert [series.name for series in bench.store.read(metrics.query, start=0, end=1 << 60)] == ["latency", "n"]
     assert bench.kinds() == ["fired"]

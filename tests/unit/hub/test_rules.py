@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_airis.hub.alerting.rules import Rule, RuleBody, aggregate
 from airflow_provider_airis.hub.problems import explain
-from airflow_provider_airis.hub.rules import Rule, RuleBody, aggregate
 
 VALUES = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=30)
 

@@ -12,17 +12,16 @@ from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
-from airflow_provider_airis.hub import alerts
-from airflow_provider_airis.hub import database as db
-from airflow_provider_airis.hub.alerts import SeriesRef
-from airflow_provider_airis.hub.rules import Rule, aggregate
-from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.hub.alerting import alerts
+from airflow_provider_airis.hub.alerting.rules import Rule, aggregate
+from airflow_provider_airis.hub.store import feeds, sql
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.series import SeriesRef
+from airflow_provider_airis.hub.store.writer import Transaction
 from airflow_provider_airis.records import Alert
 
-# An alert whose series have had no point for so long is resolved: what it watched is gone.
-GONE_MS = 86_400_000
 # Labels that are fields of an alert; all others become tags.
 _FIELDS = ("environment", "model_id", "alert_type", "description")
 _CHUNK = 500
@@ -58,6 +57,8 @@ class Evaluator:
 
     def __init__(self) -> None:
         self._rules: list[Rule] | None = None
+        self._version = 0
+        self._newest = 0
         self._groups: dict[str, dict[str, Group]] = {}
         self._watched: dict[int, list[Group]] = {}
         self.horizon_ms = 0
@@ -66,21 +67,37 @@ class Evaluator:
         """Read everything anew when it is next asked for."""
         self._rules = None
 
-    def load(self, connection: Connection) -> None:
-        """Read the rules and find their series, unless that is done."""
-        if self._rules is not None:
+    def load(self, transaction: Transaction) -> None:
+        """Read the rules and find their series, unless that is done; no rule changes then until the commit."""
+        connection = transaction.connection
+        version = transaction.changed.get(feeds.RULES) or transaction.rules
+        if version is None:
+            version = transaction.rules = feeds.share(transaction, feeds.RULES)
+        if self._rules is not None and version == self._version:
             return
+        self._version = version
         self._rules = [msgspec.json.decode(row.rule, type=Rule) for row in connection.execute(select(db.rules))]
         self._groups, self._watched = {}, {}
         self.horizon_ms = max((rule.horizon_ms for rule in self._rules), default=0)
+        self._newest = 0
+        self._find_series(connection)
+
+    def _find_series(self, connection: Connection) -> None:
+        """Take in the series that came since, by whatever process: they are committed in the order of their ids."""
+        newest = connection.scalar(select(func.max(db.series.c.id))) or 0
+        if newest == self._newest or not self._rules:
+            return
         names = sorted({rule.metric for rule in self._rules})
         for start in range(0, len(names), _CHUNK):
             chosen = db.series.c.name.in_(names[start : start + _CHUNK])
-            for row in connection.execute(select(db.series).where(chosen)):
+            for row in connection.execute(select(db.series).where(chosen, db.series.c.id > self._newest)):
                 self.add(row.id, SeriesRef(row.source, row.name, msgspec.json.decode(row.tags), row.unit))
+        self._newest = newest
 
     def add(self, series_id: int, ref: SeriesRef) -> None:
-        """A series that is new."""
+        """A series that may be new."""
+        if series_id in self._watched:
+            return
         for rule in self._rules or ():
             if not rule.matches(ref.source, ref.name, ref.tags):
                 continue
@@ -101,6 +118,11 @@ class Evaluator:
 
     def evaluate(self, transaction: Transaction) -> None:
         """Step every group that has new points through their timestamps."""
+        if not transaction.arrived:
+            return
+        # One process at a time: the next one sees the points, and what was concluded from them.
+        feeds.hold(transaction, feeds.ALERTS)
+        self._find_series(transaction.connection)
         arrived: dict[str, dict[str, set[int]]] = {}
         for series_id, timestamps in transaction.arrived.items():
             for group in self._watched.get(series_id, ()):
@@ -111,7 +133,9 @@ class Evaluator:
 
     def catch_up(self, transaction: Transaction, rule_id: str | None = None) -> None:
         """Evaluate groups up to their newest point, where that has not happened: all, or those of one rule."""
-        self.load(transaction.connection)
+        self.load(transaction)
+        feeds.hold(transaction, feeds.ALERTS)
+        self._find_series(transaction.connection)
         for owner, groups in self._groups.items():
             if rule_id in (None, owner):
                 _Pass(transaction, list(groups.values())).run(None)
@@ -149,7 +173,7 @@ class _Pass:
             self._step(group, steps[group.mark], points, alive.get(group.mark), last_only=arrived is None)
             for group in groups
         ]
-        db.upsert(connection, db.rule_states, states)
+        sql.upsert(connection, db.rule_states, states)
         if self._values:
             rows = [{"alert_id": alert_id, "value": value} for alert_id, value in self._values.items()]
             connection.execute(_VALUES, rows)
@@ -250,36 +274,6 @@ class _Pass:
 
 def _chunks(items: list[T]) -> Iterator[list[T]]:
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-
-
-def close_gone(transaction: Transaction) -> None:
-    """Resolve alerts of rules whose series have had no point for a day."""
-    states, table = db.rule_states.c, db.alerts.c
-    last = select(func.max(states.evaluated_at)).where(
-        (states.rule_id == table.rule_id) & (states.fingerprint == table.fingerprint)
-    )
-    condition = (
-        (table.status != "resolved")
-        & table.rule_id.is_not(None)
-        & (func.coalesce(last.scalar_subquery(), 0) < transaction.now - GONE_MS)
-        & (table.timestamp < transaction.now - GONE_MS)
-    )
-    for alert in alerts.read(transaction.connection, condition, transaction.now):
-        alerts.change(transaction, alert, "resolved", status="resolved", comment="no data for a day")
-
-
-def revise(transaction: Transaction, rule_id: str, rule: Rule | None, marks: Iterable[str] = ()) -> None:
-    """After a rule was replaced or, for None, deleted: resolve the alerts of groups that it no longer has, carry a new
-    severity over to the others, and forget what it had concluded.
-    """
-    kept = set(marks)
-    condition = (db.alerts.c.status != "resolved") & (db.alerts.c.rule_id == rule_id)
-    for alert in alerts.read(transaction.connection, condition, transaction.now):
-        if rule is None or alert.fingerprint not in kept:
-            alerts.change(transaction, alert, "resolved", status="resolved", comment="the rule no longer covers it")
-        elif alert.severity != rule.severity:
-            alerts.change(transaction, alert, "severity_changed", severity=rule.severity)
-    transaction.connection.execute(delete(db.rule_states).where(db.rule_states.c.rule_id == rule_id))
 
 
 def _describe(rule: Rule, value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, and_, func, select
 
-from airflow_provider_airis.hub import database as db
+from airflow_provider_airis.hub.store import tables as db
 
 _CHUNK = 500
 

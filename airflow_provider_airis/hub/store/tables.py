@@ -1,22 +1,11 @@
-"""The tables, and all that differs between the databases: engines, upserts, the bulk path of points.
-
-SQLAlchemy Core throughout. Times are Unix milliseconds; JSON is kept as the text that the API answers.
-"""
+"""The tables. Times are Unix milliseconds; JSON is kept as the text that the API answers."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from functools import cache
-from itertools import chain
-from operator import itemgetter
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
-    Engine,
     Float,
     ForeignKey,
     Index,
@@ -26,18 +15,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
+    literal_column,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.sql.dml import ReturningInsert
 
 # SQLite numbers rows by itself only in a column that is exactly INTEGER.
 _SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
 # Text in the order of its code points, so that a prefix is a range. SQLite compares so, PostgreSQL when told to.
 _EXACT = String().with_variant(String(collation="C"), "postgresql")
-_CHUNK = 250
+
 
 metadata = MetaData()
 
@@ -60,6 +45,7 @@ points = Table(
     Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
     Column("value", Float, nullable=False),
     sqlite_with_rowid=False,
+    postgresql_partition_by="RANGE (timestamp)",
 )
 
 events = Table(
@@ -77,6 +63,10 @@ events = Table(
     Index("events_source", "source", "event_type", "sequence"),
     sqlite_autoincrement=True,
 )
+
+# What retention looks for: either kind has a time of its own.
+AUDIT = literal_column("(coalesce(category, '') = 'security')", Boolean)
+Index("events_age", AUDIT, events.c.timestamp)
 
 alerts = Table(
     "alerts",
@@ -241,6 +231,13 @@ leases = Table(
     Column("expires_at", BigInteger, nullable=False, comment="0 once it was given back"),
 )
 
+feeds = Table(
+    "feeds",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+)
+
 rules = Table(
     "rules",
     metadata,
@@ -304,119 +301,3 @@ answers = Table(
     Column("answer", Text, nullable=False),
     Column("at", BigInteger, nullable=False, index=True),
 )
-
-
-def connect(url: str, *, busy_timeout: float = 2) -> Engine:
-    """The engine of a database URL; a SQLite file is created, with its folder's rights.
-
-    :param busy_timeout: seconds that SQLite waits for another process's lock.
-    """
-    where = make_url(url)
-    if where.get_backend_name() != "sqlite":
-        return create_engine(where)
-    if where.database in (None, "", ":memory:"):
-        raise ValueError(f"{url} is a database in memory, which keeps nothing: name a file, sqlite:////path/hub.db")
-    return _sqlite(where, busy_timeout)
-
-
-def _sqlite(url: URL, busy_timeout: float) -> Engine:
-    engine = create_engine(
-        url,
-        connect_args={"timeout": busy_timeout, "check_same_thread": False},
-        pool_size=8,
-        max_overflow=40,
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        # The driver begins transactions by itself, and late, unless told not to.
-        connection.isolation_level = None
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",  # In WAL anything less acknowledges commits that a power cut takes back.
-            "wal_autocheckpoint=8000",
-            "cache_size=-65536",
-            "temp_store=MEMORY",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
-
-    return engine
-
-
-def create_tables(engine: Engine) -> None:
-    """Create what is not there yet."""
-    with engine.execution_options(writes=True).begin() as connection:
-        metadata.create_all(connection)
-        for table in metadata.tables.values():
-            for index in table.indexes:
-                index.create(connection, checkfirst=True)
-
-
-def insert_missing(connection: Connection, table: Table, row: dict[str, Any]) -> int | None:
-    """Insert a row unless its key is there: the new row's primary key, None if it was there."""
-    inserted = connection.execute(_missing(connection.dialect.name, table), row).first()
-    return None if inserted is None else inserted[0]
-
-
-def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
-    """Insert the rows whose keys are not there yet: how many."""
-    if not rows:
-        return 0
-    return connection.execute(_insert(connection.dialect.name, table).on_conflict_do_nothing(), rows).rowcount
-
-
-def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows, or set the other columns of those that have their primary keys."""
-    keys = [column.name for column in table.primary_key.columns]
-    insert = _insert(connection.dialect.name, table)
-    others = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=others), rows)
-
-
-@cache
-def _missing(dialect: str, table: Table) -> ReturningInsert[Any]:
-    return _insert(dialect, table).on_conflict_do_nothing().returning(*table.primary_key.columns)
-
-
-def _insert(dialect: str, table: Table) -> sqlite.Insert:
-    # Both dialects have the same methods, under classes of their own.
-    make: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
-    insert: sqlite.Insert = make(table)
-    return insert
-
-
-def upsert_points(connection: Connection, rows: Sequence[tuple[int, int, float]]) -> int:
-    """Store points ``(series id, timestamp, value)``, the last value of each winning: how many were new."""
-    # Writes are cheapest in key order. The sort is stable: of two values of a point the later stays behind the earlier.
-    ordered = sorted(rows, key=itemgetter(0, 1))
-    new = _insert_points(connection, ordered, "DO NOTHING")
-    if new < len(ordered):
-        # PostgreSQL refuses to touch a row twice in one statement: of equal keys only the last is left.
-        last = {row[:2]: row for row in ordered}
-        _insert_points(connection, list(last.values()), "DO UPDATE SET value = excluded.value")
-    return new
-
-
-def _insert_points(connection: Connection, rows: Sequence[tuple[int, int, float]], on_conflict: str) -> int:
-    # Many rows a statement: the driver gives up the interpreter's lock once a statement, and with it, in the presence
-    # of a busy thread, up to a switch interval.
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    changed = 0
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        statement = _points_statement(mark, len(chunk), on_conflict)
-        changed += connection.exec_driver_sql(statement, tuple(chain.from_iterable(chunk))).rowcount
-    return changed
-
-
-@cache
-def _points_statement(mark: str, rows: int, on_conflict: str) -> str:
-    values = ", ".join([f"({mark}, {mark}, {mark})"] * rows)
-    return (
-        f"INSERT INTO points (series_id, timestamp, value) VALUES {values} "  # noqa: S608 (marks only)
-        f"ON CONFLICT (series_id, timestamp) {on_conflict}"
-    )

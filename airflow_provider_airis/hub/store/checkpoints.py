@@ -7,9 +7,10 @@ import re
 import msgspec
 from sqlalchemy import Connection, and_, delete, select, true, update
 
-from airflow_provider_airis.hub import database as db
 from airflow_provider_airis.hub.problems import Problem
-from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.hub.store import sql
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.writer import Transaction
 
 MAX_VALUE = 8 << 20
 # How long a deleted checkpoint's version is remembered, so that a late writer is not taken for a new one.
@@ -111,7 +112,7 @@ def put(transaction: Transaction, name: str, body: CheckpointBody, expected: int
     table, connection = db.checkpoints.c, transaction.connection
     if not expected:
         row = {"name": name, "version": 1, **values}
-        if db.insert_missing(connection, db.checkpoints, row) is not None:
+        if sql.insert_missing(connection, db.checkpoints, row) is not None:
             return CheckpointVersion(name, 1, transaction.now)
         meant = and_(table.name == name, table.value.is_(None))
     else:

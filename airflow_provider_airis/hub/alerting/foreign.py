@@ -5,12 +5,13 @@ from __future__ import annotations
 from msgspec.structs import replace
 from sqlalchemy import select, update
 
-from airflow_provider_airis.hub import alerts
-from airflow_provider_airis.hub import database as db
-from airflow_provider_airis.hub.alerts import Acknowledgement, ManualAlert, Origin
+from airflow_provider_airis.hub.alerting import alerts
+from airflow_provider_airis.hub.alerting.alerts import Acknowledgement, ManualAlert, Origin
 from airflow_provider_airis.hub.ingest import MAX_AHEAD_MS
 from airflow_provider_airis.hub.problems import Problem
-from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.hub.store import feeds, sql
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.writer import Transaction
 from airflow_provider_airis.records import Alert
 
 
@@ -26,9 +27,10 @@ def post(transaction: Transaction, body: ManualAlert) -> tuple[bool, Alert]:
     assert origin is not None
     _check(body, origin, transaction.now)
     body = replace(body, source=body.source or origin.system)
+    feeds.hold(transaction, feeds.ALERTS)
     connection, table = transaction.connection, db.origins.c
     first = {"system": origin.system, "fingerprint": origin.fingerprint, "starts_at": -1, "ended": True}
-    db.insert_missing(connection, db.origins, first)
+    sql.insert_missing(connection, db.origins, first)
     this = (table.system == origin.system) & (table.fingerprint == origin.fingerprint)
     # Locked, so that of two processes of the hub one waits until the other has committed.
     known = connection.execute(select(db.origins).where(this).with_for_update()).one()

@@ -8,21 +8,21 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from sqlalchemy import Connection
 
-from airflow_provider_airis.hub import checkpoints, latest, leases
 from airflow_provider_airis.hub.auth import require
-from airflow_provider_airis.hub.checkpoints import (
+from airflow_provider_airis.hub.problems import Problem
+from airflow_provider_airis.hub.requests import change, cursor_of, from_store, place_behind, to_store
+from airflow_provider_airis.hub.store import checkpoints, latest, leases
+from airflow_provider_airis.hub.store.checkpoints import (
     CheckpointBody,
     CheckpointsPage,
     CheckpointVersion,
     KnownCheckpoint,
 )
-from airflow_provider_airis.hub.latest import LastPoints
-from airflow_provider_airis.hub.leases import MAX_NAME, HeldLease, LeaseBody
-from airflow_provider_airis.hub.problems import Problem
-from airflow_provider_airis.hub.requests import change, cursor_of, from_store, place_behind, to_store
-from airflow_provider_airis.hub.store import Store
+from airflow_provider_airis.hub.store.latest import LastPoints
+from airflow_provider_airis.hub.store.leases import MAX_NAME, HeldLease, LeaseBody
+from airflow_provider_airis.hub.store.store import Store
+from airflow_provider_airis.hub.store.writer import Transaction
 from airflow_provider_airis.hub.wire import docs
-from airflow_provider_airis.hub.writer import Transaction
 
 StateName = Annotated[str, Path(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00]*$")]
 _Text = Annotated[str | None, Query(max_length=MAX_NAME, pattern=r"^[^\x00]*$")]
@@ -52,20 +52,18 @@ async def list_checkpoints(
 ) -> Response:
     """Checkpoints by name; a page ends early once it holds 8 MiB."""
     (after,) = place_behind(cursor, tuple[str]) or (None,)
-    store: Store = request.app.state.store
 
     def find(connection: Connection) -> bytes:
         found, more = checkpoints.read_page(connection, prefix or "", after, limit)
         return msgspec.json.encode(CheckpointsPage(found, cursor_of(found[-1].name) if more else None))
 
-    return Response(await from_store(request, lambda: store.reading(find)), media_type="application/json")
+    return Response(await from_store(request, find), media_type="application/json")
 
 
 @router.get("/checkpoints/{name:path}", dependencies=_reader, **docs(KnownCheckpoint))
 async def get_checkpoint(request: Request, name: StateName) -> Response:
     """One checkpoint; its version is the ``ETag`` as well."""
-    store: Store = request.app.state.store
-    found = await from_store(request, lambda: store.reading(lambda connection: checkpoints.read(connection, name)))
+    found = await from_store(request, checkpoints.read, name)
     return Response(msgspec.json.encode(found), headers={"ETag": f'"{found.version}"'}, media_type="application/json")
 
 
@@ -98,7 +96,7 @@ async def get_lease(request: Request, name: StateName) -> Response:
     """Who holds a lease; 404 while nobody does."""
     store: Store = request.app.state.store
     now = store.now()
-    found = await from_store(request, lambda: store.reading(lambda connection: leases.read(connection, name, now)))
+    found = await from_store(request, leases.read, name, now)
     if found is None:
         raise Problem(404, f"nobody holds the lease {name!r}")
     return Response(msgspec.json.encode(found), media_type="application/json")
@@ -137,10 +135,9 @@ async def last_points(
         raise Problem(400, f"{bad[0]!r} is not key:value", pointer="/tag")
     tags = dict(pair.split(":", 1) for pair in tag)
     (after,) = place_behind(cursor, tuple[int]) or (0,)
-    store: Store = request.app.state.store
 
     def find(connection: Connection) -> bytes:
         found, last = latest.read(connection, source=source, name=name, tags=tags, after=after, limit=limit)
         return msgspec.json.encode(LastPoints(found, None if last is None else cursor_of(last)))
 
-    return Response(await from_store(request, lambda: store.reading(find)), media_type="application/json")
+    return Response(await from_store(request, find), media_type="application/json")

@@ -21,10 +21,11 @@ from sqlalchemy import (
     update,
 )
 
-from airflow_provider_airis.hub import database as db
 from airflow_provider_airis.hub.ingest import MAX_TEXT
 from airflow_provider_airis.hub.problems import Problem, explain
-from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.hub.store import feeds, sql
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.writer import Transaction
 from airflow_provider_airis.records import IngestAnswer, Refusal, User
 
 STAGED_MS = 86_400_000
@@ -101,11 +102,12 @@ def sync(transaction: Transaction, body: UserSyncBody) -> UserSyncAnswer:
     data = body.data
     _check(body)
     connection, sync_id = transaction.connection, data.sync_id or ""
+    feeds.lock(transaction, f"users:{body.source}")
     if data.sync_id is None:
         _discard(connection, body.source, sync_id)
     refusals = _stage(connection, body, sync_id)
     part = {"source": body.source, "sync_id": sync_id, "part": data.part, "last": data.last}
-    db.upsert(connection, db.user_sync_parts, [{**part, "sync_type": data.sync_type, "at": transaction.now}])
+    sql.upsert(connection, db.user_sync_parts, [{**part, "sync_type": data.sync_type, "at": transaction.now}])
     accepted = len(data.users) - len(refusals)
     if not _complete(connection, body.source, sync_id):
         return UserSyncAnswer(accepted=accepted, rejected=refusals, applied=False)
@@ -146,7 +148,7 @@ def _stage(connection: Connection, body: UserSyncBody, sync_id: str) -> list[Ref
         gone = {**row, "id": name, "username": name, "user": None, "synced_at": body.timestamp}
         staged[name] = {**gone, "deleted": True}
     if staged:
-        db.upsert(connection, db.synced_users, list(staged.values()))
+        sql.upsert(connection, db.synced_users, list(staged.values()))
     return refusals
 
 
@@ -235,7 +237,7 @@ def _apply(transaction: Transaction, source: str, sync_id: str, *, full: bool) -
     return counts
 
 
-def forget(transaction: Transaction) -> None:
+def expire(transaction: Transaction) -> None:
     """Drop the parts of syncs that were never completed."""
     table = db.user_sync_parts.c
     connection = transaction.connection

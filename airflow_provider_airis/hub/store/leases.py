@@ -9,9 +9,10 @@ import msgspec
 from fastapi import Request
 from sqlalchemy import Connection, Row, Select, select, update
 
-from airflow_provider_airis.hub import database as db
 from airflow_provider_airis.hub.problems import Problem, ProblemDocument
-from airflow_provider_airis.hub.writer import Transaction
+from airflow_provider_airis.hub.store import sql
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.writer import Transaction
 from airflow_provider_airis.records import from_ms
 
 FENCE = "X-Airis-Fence"
@@ -70,7 +71,7 @@ def acquire(transaction: Transaction, name: str, body: LeaseBody) -> HeldLease:
     :raises LeaseTaken: somebody else holds it.
     """
     first = {"name": name, "holder": body.holder, "token": 0, "expires_at": 0}
-    db.insert_missing(transaction.connection, db.leases, first)
+    sql.insert_missing(transaction.connection, db.leases, first)
     # Locked, so that of two processes of the hub one waits until the other has committed.
     row = transaction.connection.execute(_query(name).with_for_update()).one()
     open_ = row.expires_at > transaction.now

@@ -10,51 +10,17 @@ from typing import Annotated, Any
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
-from airflow_provider_airis.hub import database as db
+from airflow_provider_airis.hub.alerting.rules import Rule
 from airflow_provider_airis.hub.ingest import MAX_TAG_VALUE, MAX_TAGS
 from airflow_provider_airis.hub.problems import Problem
-from airflow_provider_airis.hub.rules import Rule
-from airflow_provider_airis.hub.writer import Transaction
-from airflow_provider_airis.records import Alert, AlertSeverity, AlertStatus, ChangeType, Notification
+from airflow_provider_airis.hub.store import feeds, sql
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.series import SeriesRef
+from airflow_provider_airis.hub.store.writer import Transaction
+from airflow_provider_airis.records import Alert, AlertSeverity, ChangeType, Notification
 
-FEED = "alerts"
+FEED = feeds.ALERTS
 _CHUNK = 500
-
-
-class SeriesRef(msgspec.Struct, frozen=True):
-    """A series, by what identifies it, and its unit."""
-
-    source: str
-    name: str
-    tags: dict[str, str]
-    unit: str = ""
-
-
-class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An entry of an alert's history. ``status``, ``severity`` and ``value`` are as they were right after it."""
-
-    sequence: int
-    change: ChangeType
-    at: int
-    status: AlertStatus
-    severity: AlertSeverity
-    value: float | None = None
-    by: str | None = None
-    comment: str | None = None
-
-
-class AlertDetail(Alert, frozen=True, kw_only=True):
-    """An alert with what its page shows.
-
-    :param rule: the rule as it was when the alert fired; None for a manual alert.
-    :param series: what the rule was evaluated over.
-    :param data_at: timestamp of the newest point then, Unix ms.
-    """
-
-    history: list[Transition] = []
-    rule: Rule | None = None
-    series: list[SeriesRef] = []
-    data_at: int | None = None
 
 
 _Label = Annotated[str, msgspec.Meta(max_length=MAX_TAG_VALUE)]
@@ -239,6 +205,7 @@ def _record(
     transaction: Transaction, alert: Alert, kind: ChangeType, by: str | None = None, comment: str | None = None
 ) -> None:
     row = {
+        "sequence": feeds.advance(transaction, FEED),
         "alert_id": alert.id,
         "change": kind,
         "at": alert.updated_at,
@@ -246,8 +213,7 @@ def _record(
         "comment": comment,
         "alert": msgspec.json.encode(alert).decode(),
     }
-    sequence = transaction.connection.execute(insert(db.alert_changes).returning(db.alert_changes.c.sequence), row)
-    transaction.changed[FEED] = sequence.scalar_one()
+    transaction.connection.execute(insert(db.alert_changes), row)
 
 
 def post(transaction: Transaction, body: ManualAlert) -> tuple[bool, Alert]:
@@ -260,6 +226,7 @@ def post(transaction: Transaction, body: ManualAlert) -> tuple[bool, Alert]:
     mark = body.fingerprint or fingerprint(
         body.name, body.source, body.model_id, body.environment, body.alert_type, body.tags
     )
+    feeds.hold(transaction, FEED)
     states = db.rule_states.c
     rule = transaction.connection.scalar(select(states.rule_id).where(states.fingerprint == mark).limit(1))
     alert = find_open(transaction, [mark]).get(mark)
@@ -292,6 +259,7 @@ def describe(transaction: Transaction, alert: Alert, body: ManualAlert) -> Alert
 
 def acknowledge(transaction: Transaction, alert_id: str, body: Acknowledgement) -> Alert:
     """A firing alert becomes acknowledged; any other stays as it is."""
+    feeds.hold(transaction, FEED)
     alert = get(transaction.connection, alert_id, transaction.now)
     if alert.status != "firing":
         return alert
@@ -301,6 +269,7 @@ def acknowledge(transaction: Transaction, alert_id: str, body: Acknowledgement) 
 
 def resolve(transaction: Transaction, alert_id: str, body: Acknowledgement) -> Alert:
     """An open alert becomes resolved; a resolved one stays as it is."""
+    feeds.hold(transaction, FEED)
     alert = get(transaction.connection, alert_id, transaction.now)
     if alert.status == "resolved":
         return alert
@@ -312,5 +281,5 @@ def deliver(transaction: Transaction, alert_id: str, channel: str, target: str, 
     get(transaction.connection, alert_id, transaction.now)
     at = transaction.now if body.at is None else body.at
     entry = Notification(channel, target, body.reference, body.status, at)
-    db.upsert(transaction.connection, db.notifications, [{"alert_id": alert_id, **msgspec.structs.asdict(entry)}])
+    sql.upsert(transaction.connection, db.notifications, [{"alert_id": alert_id, **msgspec.structs.asdict(entry)}])
     return entry

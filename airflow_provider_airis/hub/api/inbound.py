@@ -13,15 +13,15 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 from sqlalchemy import Connection, delete, select
 
-from airflow_provider_airis.hub import alerts, foreign
-from airflow_provider_airis.hub import database as db
-from airflow_provider_airis.hub.alerts import Acknowledgement, ManualAlert, Milliseconds
+from airflow_provider_airis.hub.alerting import alerts, foreign
+from airflow_provider_airis.hub.alerting.alerts import Acknowledgement, ManualAlert, Milliseconds
 from airflow_provider_airis.hub.auth import require
 from airflow_provider_airis.hub.problems import Problem, explain
 from airflow_provider_airis.hub.requests import change, from_store, to_store
-from airflow_provider_airis.hub.store import Store
+from airflow_provider_airis.hub.store import sql
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.writer import Transaction
 from airflow_provider_airis.hub.wire import docs
-from airflow_provider_airis.hub.writer import Transaction
 from airflow_provider_airis.records import Alert
 
 log = logging.getLogger(__name__)
@@ -171,14 +171,13 @@ _admin = [Depends(require("admin"))]
 @router.get("/inbound-webhooks", dependencies=_admin, **docs(InboundWebhooks))
 async def list_inbound(request: Request) -> Response:
     """Whose signed posts are taken."""
-    store: Store = request.app.state.store
     table = db.inbound_webhooks.c
 
     def find(connection: Connection) -> bytes:
         rows = connection.execute(select(table.name, table.updated_at).order_by(table.name))
         return msgspec.json.encode(InboundWebhooks([_shown(row.name, row.updated_at) for row in rows]))
 
-    return Response(await from_store(request, lambda: store.reading(find)), media_type="application/json")
+    return Response(await from_store(request, find), media_type="application/json")
 
 
 @router.put("/inbound-webhooks/{name}", dependencies=_admin, **docs(InboundWebhook, InboundSecret))
@@ -189,7 +188,7 @@ async def put_inbound(request: Request, name: _Name) -> Response:
         before = _known(transaction.connection, name)
         previous = before[0] if before and before[0] != body.secret else before[1] if len(before) > 1 else None
         row = {"name": name, "secret": body.secret, "previous": previous, "updated_at": transaction.now}
-        db.upsert(transaction.connection, db.inbound_webhooks, [row])
+        sql.upsert(transaction.connection, db.inbound_webhooks, [row])
         return (200 if before else 201), _shown(name, transaction.now)
 
     return await change(request, InboundSecret, work)
@@ -214,8 +213,7 @@ async def post_inbound(request: Request, name: _Name) -> Response:
 
     Needs no token. 200 once they are stored; the same again, or what is older, changes nothing.
     """
-    store: Store = request.app.state.store
-    secrets = await from_store(request, lambda: store.reading(lambda connection: _known(connection, name)))
+    secrets = await from_store(request, _known, name)
 
     def work(transaction: Transaction, document: bytes) -> tuple[int, TakenAlerts]:
         try:
