@@ -15,27 +15,9 @@ from airflow_provider_airis.errors import AirisError, PermanentError
 from airflow_provider_airis.records import Window, from_ms
 
 if TYPE_CHECKING:
-    from airflow_provider_airis.operators.base import CollectOperator
+    from airflow_provider_airis.sources.base import CollectOperator, Reading
 
 DAY_S = 86_400
-
-
-class Reading(msgspec.Struct, frozen=True):
-    """What reading one window takes.
-
-    :param period_s: width of its points; None where the source has deleted them.
-    :param series: series that are asked for.
-    :param points: at most: a series has no point where nothing happened.
-    :param calls: requests to the source, listing included.
-    :param dollars: at most, by the source's price list.
-    """
-
-    window: Window
-    period_s: int | None = None
-    series: int = 0
-    points: int = 0
-    calls: int = 0
-    dollars: float = 0.0
 
 
 class Stretch(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from airflow_provider_airis.catalog.dags import about
 from airflow_provider_airis.settings import source_arguments, value
 
 if TYPE_CHECKING:
-    from airflow_provider_airis.operators.base import CollectOperator
+    from airflow_provider_airis.sources.base import CollectOperator
 
 
 def rows(kind: str) -> Iterator[System]:

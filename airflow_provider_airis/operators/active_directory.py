@@ -10,8 +10,8 @@ from airflow.sdk import timezone
 
 from airflow_provider_airis.catalog import BY_STEM
 from airflow_provider_airis.errors import PermanentError, RetryableError
-from airflow_provider_airis.operators.base import CollectOperator, Delivered
 from airflow_provider_airis.records import Event, User, Window, to_ms
+from airflow_provider_airis.sources.base import CollectOperator, Delivered
 from airflow_provider_airis.sources.directory.changes import Changes
 from airflow_provider_airis.sources.directory.preview import Preview
 from airflow_provider_airis.sources.directory.reading import IDS_A_SEARCH, Reading, Selection, key

@@ -12,9 +12,8 @@ from airflow.sdk import timezone
 
 from airflow_provider_airis.catalog import MetricSpec
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.base import CollectOperator
-from airflow_provider_airis.planning import Reading
 from airflow_provider_airis.records import Window, from_ms, to_ms
+from airflow_provider_airis.sources.base import CollectOperator, Reading
 
 # The source judges the age of a window's start anew in each call: a long read must not outgrow its period on the way.
 READING_TIME = timedelta(hours=1)

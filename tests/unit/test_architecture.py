@@ -42,8 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     "assets": AIRFLOW | {"triggers"},
     "dispatch": AIRFLOW | {"channels"},
     "operators": AIRFLOW | {"sources", "channels", "exports", "dispatch", "links"},
-    "shipped": AIRFLOW | {"operators", "assets"},
-    "planning": AIRFLOW | {"operators", "shipped"},
+    "shipped": AIRFLOW | {"operators", "sources", "assets"},
+    "planning": AIRFLOW | {"operators", "shipped", "sources"},
     "plugins": AIRFLOW | {"channels", "dispatch", "webhooks", "receive", "exports"},
     "companion": AIRFLOW | {"hub"},
     "cli": AIRFLOW | {"hub", "planning", "companion"},
@@ -57,9 +57,6 @@ NOT_YET = {
     ("routes.command", "hooks"): "the commands that ask the hub belong to cli",
     ("routes.command", "settings"): "likewise",
     ("routes.command", "airflow"): "likewise",
-    ("sources.history", "operators"): "the engine of collecting, operators.base, belongs to sources",
-    ("sources.history", "planning"): "what reading a window takes is a record of the sources",
-    ("operators.base", "planning"): "likewise",
 }
 CIRCLES = {
     frozenset({f"{PACKAGE}.routes.config", f"{PACKAGE}.routes.tree"}),
@@ -71,16 +68,9 @@ MOST_LINES = 400
 # Files that are longer today. One that fits is taken off.
 TOO_LONG = {
     "airflow_provider_airis/dispatch/run.py",
-    "airflow_provider_airis/hooks/active_directory.py",
     "airflow_provider_airis/hooks/airis/hook.py",
     "airflow_provider_airis/hooks/delivery.py",
     "airflow_provider_airis/hooks/http.py",
-    "airflow_provider_airis/hub/api.py",
-    "airflow_provider_airis/hub/database.py",
-    "airflow_provider_airis/hub/routing.py",
-    "airflow_provider_airis/hub/store.py",
-    "airflow_provider_airis/operators/active_directory.py",
-    "airflow_provider_airis/operators/mlflow.py",
     "sandbox/active_directory.py",
     "sandbox/sagemaker/aws.py",
     "sandbox/sagemaker/fleet.py",

@@ -6,7 +6,7 @@ import pendulum
 import pytest
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.base import CollectOperator
+from airflow_provider_airis.sources.base import CollectOperator
 
 
 class Probe(CollectOperator):

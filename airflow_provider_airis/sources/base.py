@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import msgspec
 from airflow.sdk import Asset, BaseOperator, timezone
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -20,7 +21,24 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
     from airflow_provider_airis.hooks.airis import AirisHook
-    from airflow_provider_airis.planning import Reading
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What reading one window takes.
+
+    :param period_s: width of its points; None where the source has deleted them.
+    :param series: series that are asked for.
+    :param points: at most: a series has no point where nothing happened.
+    :param calls: requests to the source, listing included.
+    :param dollars: at most, by the source's price list.
+    """
+
+    window: Window
+    period_s: int | None = None
+    series: int = 0
+    points: int = 0
+    calls: int = 0
+    dollars: float = 0.0
 
 
 class Delivered(NamedTuple):
