@@ -12,7 +12,7 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 # Servers that Python has no package of; none of them is started as a service. Tests that want them are skipped with the reason where they are not to be had.
 DEBIAN := slapd ldap-utils prometheus-alertmanager postgresql redis-server nodejs
 
-.PHONY: help demo test lint docs bench tables constraints clean debian
+.PHONY: help demo test system lint docs bench tables constraints clean debian
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -42,6 +42,12 @@ demo: debian ## Backfill, live sync and an alert on embedded servers; ONCE=1 una
 
 test: debian $(READY) ## Every test, in two processes; ARGS='-k slack' for some
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# Files that name the system, and the contract of every row.
+SYSTEM_TESTS = tests/contract $(shell grep -rlE '(^|[^a-z])$(S)([^a-z]|$$)' tests/unit tests/integration --include='test_*.py')
+system: $(READY) ## One system's tests: make system S=teams
+	@test -n "$(S)" || { echo "Name a system: make system S=teams"; exit 2; }
+	$(BIN)/python -m pytest -q -n 2 -k "$(S)" $(SYSTEM_TESTS) $(ARGS)
 
 lint: $(READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .

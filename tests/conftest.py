@@ -54,7 +54,10 @@ class Hub:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first."""
+    """Each bears its folder's marker; the longest come first."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(folder)
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
