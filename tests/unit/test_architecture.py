@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "operators": AIRFLOW | {"sources", "channels", "exports", "dispatch", "links"},
     "shipped": AIRFLOW | {"operators", "assets"},
     "planning": AIRFLOW | {"operators", "shipped"},
-    "plugins": AIRFLOW | {"channels", "dispatch", "webhooks", "receive", "exports"},
+    "plugins": AIRFLOW | {"assets", "channels", "dispatch", "webhooks", "receive", "exports"},
     "companion": AIRFLOW | {"hub"},
     "cli": AIRFLOW | {"hub", "planning", "companion"},
     "dags": AIRFLOW | {"operators", "sensors", "shipped"},
