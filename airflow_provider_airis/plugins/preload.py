@@ -1,7 +1,7 @@
-"""What a task of the dispatch imports, loaded before Airflow forks the processes that run tasks.
+"""What the shipped Dags and a task of the dispatch import, loaded before Airflow forks the processes that use it.
 
-They are forks of the scheduler with ``LocalExecutor``, and what it has loaded none of them has to: an alert that wakes
-the dispatch reaches its receiver a second earlier.
+Tasks are forks of the scheduler with ``LocalExecutor``, and what it has loaded none of them has to: an alert that wakes
+the dispatch reaches its receiver a second earlier. The Dag processor forks a process for each file that it parses.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def on_starting(component: Any) -> None:
 
 def preload() -> None:
     """Load what is installed."""
+    from airflow_provider_airis.assets import synced
     from airflow_provider_airis.catalog import SYSTEMS
     from airflow_provider_airis.dispatch.loading import load
 
@@ -44,3 +45,5 @@ def preload() -> None:
             import_module(module)
     for row in SYSTEMS:
         load(row)
+    # An asset makes Airflow load what every provider has for its kinds of URI: two seconds, wherever a Dag has one.
+    synced("any")

@@ -109,3 +109,23 @@ def test_a_dag_of_a_users_own_starts_on_what_was_brought_and_not_on_what_failed(
     assert event["window"] == "[2026-11-20T10:00:00Z, 2026-11-20T10:05:00Z)"
     assert (event["points"] > 0, event["events"] > 0, event["rejected"]) == (True, True, 0)
     assert (failed["state"], failed["after"]) == ("failed", good["after"])
+
+
+# As a scheduler, then as what it forks; prints which packages that had to load.
+LOADS = """
+import sys
+from airflow.jobs.job import Job
+from airflow_provider_airis.plugins.preload import on_starting
+on_starting(Job())
+before = set(sys.modules)
+from airflow_provider_airis.shipped import collect, rows
+for kind in ("sync", "reconcile"):
+    for system in rows(kind):
+        collect(system, kind)
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print("RESULT", sorted(new & {"boto3", "botocore", "google", "gcloud", "aiohttp", "sqlalchemy"}))
+"""
+
+
+def test_who_forks_tasks_has_loaded_what_the_assets_make_airflow_load(home: Path) -> None:
+    assert run(home, "-c", LOADS).splitlines()[-1] == "RESULT []"
