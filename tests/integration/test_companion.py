@@ -172,7 +172,7 @@ def test_a_secret_that_airis_mon_quotes_is_not_shown(document, companion, capsys
 
 def test_without_a_companion_the_dispatch_says_what_is_missing(document, connect):
     connect("webhook_default", conn_type="webhook", host="http://127.0.0.1:1/alerts", password="s" * 16)
-    with pytest.raises(Exception, match="its alerts come through a companion hub"):
+    with pytest.raises(Exception, match="alerts are sent from a companion hub"):
         dispatch()
 
 

@@ -262,7 +262,7 @@ def check_airis(arguments: list[str], **_: Any) -> None:
         with contextlib.redirect_stderr(None):
             planned = cli.parser().parse_args(arguments)
         assert planned.first <= planned.last
-    elif command == "routes":
+    elif command in ("routes", "webhooks"):
         cli.parser().parse_args(arguments)
     elif command == "silence":
         assert cli.main(arguments) == 0
