@@ -68,11 +68,3 @@ def test_a_query_cannot_be_broken_out_of(httpserver, connect):
     request, _ = httpserver.log[-1]
     assert request.args["jql"] == 'project = "OPS\\" OR project = \\"HR" AND labels = "a\\\\" ORDER BY created DESC'
     assert request.headers["Authorization"] == "Bearer a-personal-token"
-
-
-def test_a_check_says_which_option_is_no_object_and_asks_nobody(monkeypatch, connect):
-    monkeypatch.setenv("AIRFLOW__AIRIS_JIRA__FIELDS", '{"priority": High}')
-    connect("jira_default", conn_type="airis_jira", host="http://127.0.0.1:9", password="token")
-    works, told = JiraHook().test_connection()
-    assert not works
-    assert "fields in section [airis_jira] is not a JSON object" in told

@@ -108,11 +108,3 @@ def test_an_incident_of_another_correlation_id_is_none(httpserver, connect):
     request, _ = httpserver.log[0]
     assert request.args["sysparm_query"] == "correlation_id=airis-mon-a1^ORDERBYDESCsys_created_on"
     assert request.headers["Authorization"] == "Bearer token"
-
-
-def test_a_check_says_which_option_is_no_object_and_asks_nobody(monkeypatch, connect):
-    monkeypatch.setenv("AIRFLOW__AIRIS_SERVICENOW__FIELDS", "[1]")
-    connect("servicenow_default", conn_type="servicenow", host="http://127.0.0.1:9", password="token")
-    works, told = ServiceNowHook().test_connection()
-    assert not works
-    assert "fields in section [airis_servicenow] is not a JSON object (Expected `object`, got `array`)" in told
