@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import pytest
 
 from airflow_provider_airis.channels.jira import issue, mark, text
 from airflow_provider_airis.channels.texts import utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.jira import JiraHook
-from airflow_provider_airis.records import Alert
 from sandbox.jira import _check
-
-URL = "https://hub.example.com/dashboard?alert=a1"
-
-
-def alert(**fields: Any) -> Alert:
-    return msgspec.convert(
-        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
-        Alert,
-    )
+from tests.views import URL, alert
 
 
 @pytest.mark.parametrize("filler", ["x", "🚨", "\x00", "\n", "{noformat}", " "])

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import pytest
 
 from airflow_provider_airis.channels.servicenow import change, correlation_id, incident
 from airflow_provider_airis.channels.texts import utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.servicenow import ServiceNowHook
-from airflow_provider_airis.records import Alert
 from sandbox.servicenow import FIELDS
-
-URL = "https://hub.example.com/dashboard?alert=a1"
-
-
-def alert(**fields: Any) -> Alert:
-    return msgspec.convert(
-        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
-        Alert,
-    )
+from tests.views import URL, alert
 
 
 def test_severities_are_impact_and_urgency():

@@ -16,16 +16,9 @@ from airflow_provider_airis.channels.slack import message, replied, reply, text
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.records import Alert
 from sandbox.slack import MOST_CHARS, _block_faults, _texts
+from tests.views import URL, alert
 
-URL = "https://hub.example.com/dashboard?alert=a1"
 GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures/slack/messages.json").read_text(encoding="utf-8"))
-
-
-def alert(**fields: Any) -> Alert:
-    return msgspec.convert(
-        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
-        Alert,
-    )
 
 
 def blocks(alert: Alert, url: str) -> list[dict[str, Any]]:
