@@ -79,10 +79,11 @@ class Channel(ABC):
             hook.close()
 
     def check(self) -> None:
-        """Ask the receiver whether it is well, and show nothing.
+        """Read the options, ask the receiver whether it is well, and show nothing.
 
-        :raises AirisError: it is not.
+        :raises AirisError: it is not, or an option is none of its type.
         """
+        dict(self.options)
         self.hook.check()
 
     def refuses_all(self, error: PermanentError) -> bool:

@@ -318,8 +318,10 @@ def _said(value: str, most: int, *, label: str = "") -> Any:
     """What the alert says, under a label; as plain text if Slack would read some of it as formatting."""
     from slack_sdk.models.blocks import MarkdownTextObject, PlainTextObject
 
-    if _FORMATTING.search(value):
-        return PlainTextObject(text=cut_lines(f"{label}:\n{value}" if label else value, most, utf16), emoji=False)
+    plain = _FORMATTING.search(value) is not None
+    name = (f"{label}:\n" if plain else f"*{label}:*\n") if label else ""
+    said = _shortened(name + _escaped(value), most)
+    if plain:
+        return PlainTextObject(text=said, emoji=False)
     # verbatim: neither addresses nor names become links.
-    said = f"*{label}:*\n{_escaped(value)}" if label else _escaped(value)
-    return MarkdownTextObject(text=_shortened(said, most), verbatim=True)
+    return MarkdownTextObject(text=said, verbatim=True)

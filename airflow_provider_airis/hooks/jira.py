@@ -14,7 +14,6 @@ import msgspec
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.http import HttpHook
 from airflow_provider_airis.records import to_ms
-from airflow_provider_airis.settings import value
 
 API = "/rest/api/2"
 COMMENTS = 100
@@ -130,8 +129,7 @@ class JiraHook(HttpHook):
         self.request("POST", path, json={"transition": {"id": fits[0]["id"]}, **fields})
 
     def check(self) -> str:
-        """Ask Jira who the token belongs to, and read the options; returns what to tell the user."""
-        value("jira", "fields")
+        """Ask Jira who the token belongs to; returns what to tell the user."""
         answer = self.decode(self.request("GET", f"{API}/myself", retry=False), dict[str, Any])
         return f"{self.hook_name} at {self.base_url} knows the token as {answer.get('displayName')}"
 

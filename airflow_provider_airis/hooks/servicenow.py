@@ -11,7 +11,6 @@ import msgspec
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.http import HttpHook
 from airflow_provider_airis.records import to_ms
-from airflow_provider_airis.settings import value
 
 TABLE = "/api/now/table/incident"
 RESOLVED, CLOSED = "6", ("7", "8")
@@ -111,8 +110,7 @@ class ServiceNowHook(HttpHook):
         return self.decode(self.request("PATCH", self._path_of(sys_id), params=_ASKED, json=fields), _One).result
 
     def check(self) -> str:
-        """Read one incident's id, and the options; returns what to tell the user."""
-        value("servicenow", "fields")
+        """Read one incident's id; returns what to tell the user."""
         params = {"sysparm_fields": "sys_id", "sysparm_limit": 1}
         self.decode(self.request("GET", TABLE, params=params, retry=False), _Many)
         return f"{self.hook_name} at {self.base_url} accepts the credentials, and lets them read incidents"

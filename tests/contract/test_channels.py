@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,17 @@ def test_an_operator_takes_what_its_row_declares(system: System):
         operator(task_id="wrong", **arguments, unheard_of=1)
 
 
+@each
+def test_a_check_says_which_option_is_none_of_its_type_and_asks_nobody(system: System, monkeypatch, connect):
+    for option in system.channel.options:
+        wrong = {"json": "[1]", "boolean": "perhaps", "integer": "many"}.get(option.type)
+        if wrong:
+            monkeypatch.setenv(f"AIRFLOW__{system.section}__{option.name}".upper(), wrong)
+            with pytest.raises(PermanentError, match=rf"{option.name} in section \[{system.section}\] is n"):
+                opened(system, "http://127.0.0.1:9", connect).check()
+            monkeypatch.undo()
+
+
 def opened(system: System, url: str, connect: Any, **extra: Any) -> Channel:
     """The system's channel on its typical connections, leading to ``url``, without repetitions."""
     case = typical(system)
@@ -96,7 +108,7 @@ REFUSALS = [
     pytest.param(system, row, id=f"{system.stem}-{row['about']}")
     for system in CHANNELS
     if (FIXTURES / system.stem / "refusals.json").exists()
-    for row in shared(system, "refusals.json")
+    for row in (*shared(system, "refusals.json"), *json.loads((FIXTURES / "refusals.json").read_text()))
 ]
 
 

@@ -52,8 +52,6 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Module and room → what has to move. An entry that is not needed any more fails.
 NOT_YET = {
-    ("hooks.jira", "settings"): "a hook is given its options, it does not read them",
-    ("hooks.servicenow", "settings"): "likewise",
     ("routes.command", "hooks"): "the commands that ask the hub belong to cli",
     ("routes.command", "settings"): "likewise",
     ("routes.command", "airflow"): "likewise",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 from email.message import EmailMessage
-from typing import Any
 
-import msgspec
 import pytest
 
 from airflow_provider_airis.channels.email import mail
@@ -16,16 +14,10 @@ from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.email import EmailHook
 from airflow_provider_airis.records import Alert
 from tests.contract.peers import Silent
+from tests.views import alert
 
 URL = "https://hub.example.com/dashboard?alert=a1&b=c"
 SENDER = "AIRIS-MON <airis@example.com>"
-
-
-def alert(**fields: Any) -> Alert:
-    return msgspec.convert(
-        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
-        Alert,
-    )
 
 
 def read(subject: Alert, *, first: str | None = None, to: str = "oncall@example.com") -> EmailMessage:

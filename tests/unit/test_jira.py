@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import pytest
 
 from airflow_provider_airis.channels.jira import issue, mark, text
 from airflow_provider_airis.channels.texts import utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.jira import JiraHook
-from airflow_provider_airis.records import Alert
 from sandbox.jira import _check
-
-URL = "https://hub.example.com/dashboard?alert=a1"
-
-
-def alert(**fields: Any) -> Alert:
-    return msgspec.convert(
-        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
-        Alert,
-    )
+from tests.views import URL, alert
 
 
 @pytest.mark.parametrize("filler", ["x", "🚨", "\x00", "\n", "{noformat}", " "])
@@ -68,11 +56,3 @@ def test_a_query_cannot_be_broken_out_of(httpserver, connect):
     request, _ = httpserver.log[-1]
     assert request.args["jql"] == 'project = "OPS\\" OR project = \\"HR" AND labels = "a\\\\" ORDER BY created DESC'
     assert request.headers["Authorization"] == "Bearer a-personal-token"
-
-
-def test_a_check_says_which_option_is_no_object_and_asks_nobody(monkeypatch, connect):
-    monkeypatch.setenv("AIRFLOW__AIRIS_JIRA__FIELDS", '{"priority": High}')
-    connect("jira_default", conn_type="airis_jira", host="http://127.0.0.1:9", password="token")
-    works, told = JiraHook().test_connection()
-    assert not works
-    assert "fields in section [airis_jira] is not a JSON object" in told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,20 +13,13 @@ from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
 from airflow_provider_airis.operators.pagerduty import change
 from airflow_provider_airis.records import Alert, Event
+from tests.views import URL, alert
 
-URL = "https://hub.example.com/dashboard?alert=a1"
 KEY = "0123456789abcdef0123456789abcdef"
 FIXTURES = Path(__file__).parents[1] / "fixtures/pagerduty"
 GOLDEN, REFUSALS = (
     json.loads((FIXTURES / name).read_text(encoding="utf-8")) for name in ("events.json", "refusals.json")
 )
-
-
-def alert(**fields: Any) -> Alert:
-    return msgspec.convert(
-        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
-        Alert,
-    )
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["about"])

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import pytest
 
 from airflow_provider_airis.channels.servicenow import change, correlation_id, incident
 from airflow_provider_airis.channels.texts import utf16
 from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.hooks.servicenow import ServiceNowHook
-from airflow_provider_airis.records import Alert
 from sandbox.servicenow import FIELDS
-
-URL = "https://hub.example.com/dashboard?alert=a1"
-
-
-def alert(**fields: Any) -> Alert:
-    return msgspec.convert(
-        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
-        Alert,
-    )
+from tests.views import URL, alert
 
 
 def test_severities_are_impact_and_urgency():
@@ -108,11 +96,3 @@ def test_an_incident_of_another_correlation_id_is_none(httpserver, connect):
     request, _ = httpserver.log[0]
     assert request.args["sysparm_query"] == "correlation_id=airis-mon-a1^ORDERBYDESCsys_created_on"
     assert request.headers["Authorization"] == "Bearer token"
-
-
-def test_a_check_says_which_option_is_no_object_and_asks_nobody(monkeypatch, connect):
-    monkeypatch.setenv("AIRFLOW__AIRIS_SERVICENOW__FIELDS", "[1]")
-    connect("servicenow_default", conn_type="servicenow", host="http://127.0.0.1:9", password="token")
-    works, told = ServiceNowHook().test_connection()
-    assert not works
-    assert "fields in section [airis_servicenow] is not a JSON object (Expected `object`, got `array`)" in told

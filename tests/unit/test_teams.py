@@ -8,26 +8,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_airis.channels.teams import card
-from airflow_provider_airis.channels.view import AlertView
 from airflow_provider_airis.errors import PermanentError
 from airflow_provider_airis.hooks.teams import LARGEST, TeamsHook
-from airflow_provider_airis.records import Alert
+from tests.views import URL, view
 
-VIEW = AlertView(
-    Alert(
-        id="a1",
-        name="**bold** [click](https://evil.example.com)",
-        description="p90 over 2 s",
-        severity="high",
-        status="resolved",
-        model_id="fraud",
-        environment="production",
-        acknowledged_by="ada",
-        timestamp=1795406459603,
-        updated_at=1795406819603,
-    ),
-    "https://hub.example.com/dashboard?alert=a1",
-)
+MARKDOWN = "**bold** [click](https://evil.example.com)"
 
 
 def texts(part: Any) -> list[str]:
@@ -38,11 +23,13 @@ def texts(part: Any) -> list[str]:
 
 
 def test_a_card_shows_the_alert_and_is_no_markdown():
-    shown = card(VIEW, follows="2026-11-23T04:01:00Z")
+    about = {"model_id": "fraud", "environment": "production", "description": "p90 over 2 s", "acknowledged_by": "ada"}
+    times = {"timestamp": 1795406459603, "updated_at": 1795406819603}
+    shown = card(view(name=MARKDOWN, status="resolved", **about, **times), follows="2026-11-23T04:01:00Z")
     title, *facts, description = texts(shown["body"])
     assert (title, description) == ("Resolved: HIGH Alert", "p90 over 2 s")
     assert dict(zip(facts[::2], facts[1::2], strict=True)) == {
-        "Alert: ": VIEW.alert.name,
+        "Alert: ": MARKDOWN,
         "Severity: ": "high",
         "Model: ": "fraud",
         "Environment: ": "production",
@@ -51,7 +38,7 @@ def test_a_card_shows_the_alert_and_is_no_markdown():
         "Resolved at: ": "2026-11-23T04:06:59Z",
         "Follows the card of: ": "2026-11-23T04:01:00Z",
     }
-    assert shown["actions"] == [{"type": "Action.OpenUrl", "title": "View Dashboard", "url": VIEW.url}]
+    assert shown["actions"] == [{"type": "Action.OpenUrl", "title": "View Dashboard", "url": URL}]
     assert not {"TextBlock", "FactSet"} & {*json.dumps(shown).split('"')}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from typing import Any
 
 import msgspec
 import pytest
@@ -17,19 +16,12 @@ from airflow_provider_airis.errors import PermanentError, RetryableError
 from airflow_provider_airis.hooks.webhook import WebhookHook, signature
 from airflow_provider_airis.records import Alert, Notification
 from tests.contract.peers import always, typical
+from tests.views import URL, alert
 
-URL = "https://hub.example.com/dashboard?alert=a1"
 ROW = BY_STEM["webhook"]
 KINDS = {"retryable": RetryableError, "permanent": PermanentError}
 # What nobody may see of the typical connection.
 SECRETS = ("what-both-sides-sign-with", "/hooks/alerts")
-
-
-def alert(**fields: Any) -> Alert:
-    return msgspec.convert(
-        {"id": "a1", "name": "n", "severity": "high", "status": "firing", "timestamp": 0, "updated_at": 0, **fields},
-        Alert,
-    )
 
 
 @pytest.mark.parametrize(
