@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # How a holder is called that has reserved the lease for a run that is being started. That run, or any other, takes it.
 STARTING = "starting "
+SUPERSEDED = "Superseded by another run: this one did not renew its lease in time"
 
 
 class HubClock:
