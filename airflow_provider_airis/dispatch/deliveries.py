@@ -91,8 +91,13 @@ class Deliveries:
             return None  # what has ended meanwhile would be known from the feed alone
         return self.queue.blocked(now)
 
-    def hub_failed(self, error: RetryableError) -> None:
-        """Leave the hub alone for a while."""
+    def hub_failed(self, error: RetryableError | LeaseLostError) -> None:
+        """Leave the hub alone for a while, unless another run has taken over."""
+        if isinstance(error, LeaseLostError):
+            meant = self.lease.refused(error)
+            if isinstance(meant, LeaseLostError):
+                return
+            error = meant
         if not self.hub_pause.error:
             self.log.warning("%s; waiting for it", error)
         self.hub_pause.failed(error)
@@ -102,10 +107,8 @@ class Deliveries:
         for target in self.queue.targets.values():
             try:
                 self.outages.report(target, self.queue.waiting(target))
-            except RetryableError as error:
+            except (RetryableError, LeaseLostError) as error:
                 self.hub_failed(error)
-            except LeaseLostError:
-                self.lease.lose()
 
     def fail_if_down(self) -> None:
         """Say what waits, and fail if that is as somebody is down."""

@@ -104,7 +104,7 @@ class Run:
         if ahead := self.planner.set_back():
             self.log.warning("The hub's clock was set back: the intervals of %d groups begin anew", len(ahead))
             if self.deliveries.sender.keeps_log:
-                with suppress(RetryableError):
+                with suppress(RetryableError, LeaseLostError):
                     self.hub.log_notifications(ahead)
         wanted = self.planner.plan(self.reading.silences)
         self.deliveries.want(wanted)
@@ -146,7 +146,7 @@ class Run:
                 return
             if read.state:
                 self._begin(read.state)
-        except RetryableError as error:
+        except (RetryableError, LeaseLostError) as error:
             self.deliveries.hub_failed(error)
             return
         self.deliveries.hub_pause.worked(self.reading.looked_at)
@@ -185,10 +185,8 @@ class Run:
         wake_at = min((at for at in due if at is not None), default=None)
         try:
             self.offset.commit(self.hub, wake_at, over=over)
-        except RetryableError as error:
+        except (RetryableError, LeaseLostError) as error:
             self.deliveries.hub_failed(error)
-        except LeaseLostError:
-            self.lease.lose()
         self.offset.due = now + limits.COMMIT_S
 
     def _ended(self) -> dict[str, int]:
