@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # How a holder is called that has reserved the lease for a run that is being started. That run, or any other, takes it.
 STARTING = "starting "
+SUPERSEDED = "Superseded by another run: this one did not renew its lease in time"
 
 
 class HubClock:
@@ -61,6 +62,7 @@ class RunLease:
         self.lost = False
         self._until = 0.0
         self._turned = monotonic()
+        self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -112,12 +114,28 @@ class RunLease:
         self.lost = True
         self.stopped.set()
 
+    def refused(self, error: LeaseLostError) -> LeaseLostError | RetryableError:
+        """What a write's refusal means: another run has the lease, or this one has taken it anew meanwhile."""
+        try:
+            self._acquire()
+        except (LeaseTakenError, LeaseLostError):
+            self.lose()
+            return error
+        except RetryableError as unknown:
+            return unknown
+        return RetryableError("The lease of this run had lapsed, and is renewed")
+
     def _acquire(self) -> None:
-        asked_at = monotonic()
-        lease: Lease = self.hub.leases.acquire(self.name, self.holder, limits.LEASE_S)
-        self.hub.fence = lease
-        self._until = asked_at + limits.LEASE_S
-        self.clock.set(lease.expires_at - round(limits.LEASE_S * 1000), asked_at)
+        with self._lock:
+            asked_at, before = monotonic(), self.hub.fence
+            lease: Lease = self.hub.leases.acquire(self.name, self.holder, limits.LEASE_S)
+            if before is not None and lease.token > before.token + 1:
+                # Lapsed, and another run had it meanwhile: what this one knows is past, and what it writes is refused.
+                self.hub.leases.release(lease)
+                raise LeaseLostError("another run has delivered meanwhile", status=409)
+            self.hub.fence = lease
+            self._until = asked_at + limits.LEASE_S
+            self.clock.set(lease.expires_at - round(limits.LEASE_S * 1000), asked_at)
 
     def _renew(self) -> None:
         while not self._ended.wait(limits.LEASE_S / limits.RENEWALS) and not self.lost:

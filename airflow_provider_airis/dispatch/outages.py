@@ -12,14 +12,14 @@ import msgspec
 from airflow_provider_airis.channels.base import notification_failed
 from airflow_provider_airis.dispatch import limits
 from airflow_provider_airis.dispatch.queue import Item, TargetQueue
-from airflow_provider_airis.errors import AirisError, LeaseLostError, PermanentError
+from airflow_provider_airis.errors import AirisError, CheckpointConflictError, LeaseLostError, PermanentError
 from airflow_provider_airis.records import iso
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from airflow_provider_airis.dispatch.lease import RunLease
-    from airflow_provider_airis.hooks.airis import AirisHook
+    from airflow_provider_airis.hooks.airis import AirisHook, Checkpoint
 
 
 class Outage(msgspec.Struct):
@@ -74,10 +74,19 @@ class Outages:
         outages = msgspec.to_builtins(self.known)
         if self._version and outages == self._written:
             return
-        self._version = self.hub.checkpoints.put(
-            self.hub.consumer, {"outages": outages}, version=self._version, fence=self.hub.fence
-        ).version
+        try:
+            written = self._put(outages)
+        except CheckpointConflictError:
+            # Nobody else has the lease: it was this run, whose answer was lost.
+            found = self.hub.checkpoints.get(self.hub.consumer)
+            self._version = found.version if found else 0
+            written = self._put(outages)
+        self._version = written.version
         self._written = outages
+
+    def _put(self, outages: dict[str, Any]) -> Checkpoint:
+        name, value = self.hub.consumer, {"outages": outages}
+        return self.hub.checkpoints.put(name, value, version=self._version, fence=self.hub.fence)
 
     def resume(self, target: TargetQueue, *, at_once: bool) -> None:
         """Leave a target alone for as long as a run before has said.

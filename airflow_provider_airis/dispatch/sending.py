@@ -108,8 +108,7 @@ class Sender:
         except NotTakenError as error:
             return Outcome(error=error.error, whose=error.whose)
         except LeaseLostError as error:
-            self.lease.lose()
-            return Outcome(error=error, whose="hub")
+            return Outcome(error=self.lease.refused(error), whose="hub")
         except RetryableError as error:
             return Outcome(error=error, whose="hub")
 

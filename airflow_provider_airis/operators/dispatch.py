@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.catalog import BY_STEM, SYSTEMS
+from airflow_provider_airis.dispatch.lease import SUPERSEDED
 from airflow_provider_airis.dispatch.outages import Outages
 from airflow_provider_airis.dispatch.queue import Pause
 from airflow_provider_airis.errors import AirisError, LeaseLostError, PermanentError, RetryableError
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_airis.dispatch.lease import RunLease
     from airflow_provider_airis.hooks.airis import AirisHook
-
-SUPERSEDED = "Superseded by another run: this one did not renew its lease in time"
 
 
 class AirisDispatchOperator(BaseOperator):

@@ -58,11 +58,11 @@ class AirisChangesToPagerDutyOperator(BaseOperator):
     """Sends what was deployed to PagerDuty, as change events: the aliases that were moved in a model registry.
 
     It reads the hub's feed of events from where it was last time, which the hub keeps under
-    ``<consumer>-pagerduty-changes``, and moves that place after each event that was sent. PagerDuty cannot tell a
+    ``<consumer>-pagerduty-changes``, and moves that offset after each event that was sent. PagerDuty cannot tell a
     repetition, so a crash between the two makes one change event more. The first time, it sends those of the last day.
 
     An event that PagerDuty calls invalid is left out, and the task fails at its end and names it. Any other error
-    leaves the place where it is.
+    leaves the offset where it is.
 
     :param pagerduty_events_conn_id: connection of type ``pagerduty_events``, whose integration key names the service.
     :param airis_conn_id: connection of the hub.
@@ -85,7 +85,7 @@ class AirisChangesToPagerDutyOperator(BaseOperator):
         self.airis_conn_id = airis_conn_id
 
     def execute(self, context: Context) -> dict[str, int]:  # noqa: ARG002
-        """Send what is new; returns ``{sequence, sent}``: the place in the feed, and how many were sent."""
+        """Send what is new; returns ``{sequence, sent}``: the offset in the feed, and how many were sent."""
         from airflow_provider_airis.hooks.airis import AirisHook
         from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
 

@@ -63,7 +63,7 @@ def test_a_dispatch_is_woken_at_the_time_it_asked_for_though_nothing_changed(not
     with AirisHook(system="due") as hub:
         for ms in (-1_000, 700):
             due = round(time.time() * 1000) + ms
-            hub.commit(f"{hub.consumer}-due", due, force=True)
+            hub.commit(hub.consumer, hub.committed(), wake_at=due)
             woken = wait(system="due")
             assert woken is None or isinstance(woken, TaskSuccessEvent)
             assert time.time() * 1000 >= due
@@ -73,7 +73,7 @@ def test_a_dispatch_is_woken_at_the_time_it_asked_for_though_nothing_changed(not
 def test_a_time_that_is_far_off_or_none_does_not_wake_it_and_a_change_does(nothing_new, wait, request):
     nothing_new("late")
     with AirisHook(system="late") as hub, ThreadPoolExecutor(1) as pool:
-        hub.commit(f"{hub.consumer}-due", round(time.time() * 1000) + 3_600_000, force=True)
+        hub.commit(hub.consumer, hub.committed(), wake_at=round(time.time() * 1000) + 3_600_000)
         waiting = pool.submit(wait, system="late")
         with pytest.raises(TimeoutError):
             waiting.result(0.5)
@@ -82,13 +82,13 @@ def test_a_time_that_is_far_off_or_none_does_not_wake_it_and_a_change_does(nothi
 
 
 def test_a_time_that_is_asked_for_meanwhile_is_seen_at_the_next_poll(nothing_new, monkeypatch):
-    monkeypatch.setattr("airflow_provider_airis.triggers.alerts.POLL_S", 0.3)
+    monkeypatch.setattr("airflow_provider_airis.triggers.dispatch.POLL_S", 0.3)
     nothing_new("soon")
     with AirisHook(system="soon") as hub, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(first_event, AirisAlertTrigger(system="soon"))
         with pytest.raises(TimeoutError):
             waiting.result(0.5)
-        hub.commit(f"{hub.consumer}-due", 1, force=True)
+        hub.commit(hub.consumer, hub.committed(), wake_at=1)
         waiting.result(30)
 
 
