@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from sandbox.fake import FakeServer, Running
 from sandbox.verify import Tally, compare_records, events
 
 API = "/api/2.0/mlflow"
+LOGIN = ("admin", "password-of-the-sandbox")
 NAMES = ("churn", "fraud-detection", "demand-forecast", "ranking", "intent", "pricing", "anomaly", "vision")
 
 
@@ -68,9 +70,13 @@ class MLflow:
 
 
 @contextmanager
-def server(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def server(
+    folder: Path, *, host: str = "127.0.0.1", port: int = 0, workspaces: bool = False, basic_auth: bool = False
+) -> Iterator[str]:
     """A server whose store is in ``folder``; its address once it answers.
 
+    :param workspaces: whether it has some.
+    :param basic_auth: whether it asks for a login, :data:`LOGIN`.
     :raises RuntimeError: it does not start; the end of its log is part of the message.
     """
     folder = folder.resolve()
@@ -81,6 +87,18 @@ def server(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--allowed-hosts", "*"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    if workspaces:
+        settings["MLFLOW_ENABLE_WORKSPACES"] = "true"
+    if basic_auth:
+        command += ["--app-name", "basic-auth"]
+        config = folder / "basic_auth.ini"
+        name, password = LOGIN
+        config.write_text(
+            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/basic_auth.db\n"
+            f"admin_username = {name}\nadmin_password = {password}\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
+        settings |= {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex()}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -94,7 +112,7 @@ def server(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not _healthy(url):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"mlflow server did not start:\n{log.read_text(errors='replace')[-4000:]}")
@@ -204,12 +222,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for the store; a temporary one unless given")
     parser.add_argument("--models", type=int, default=0)
     parser.add_argument("--versions", type=int, default=0, help="of each model")
+    parser.add_argument("--workspaces", action="store_true", help="have workspaces")
+    parser.add_argument("--basic-auth", action="store_true", help="ask for a login")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     with (
         tempfile.TemporaryDirectory(prefix="mlflow-") as temporary,
-        server(options.folder or Path(temporary), host=options.host, port=options.port) as url,
+        server(
+            options.folder or Path(temporary),
+            host=options.host,
+            port=options.port,
+            workspaces=options.workspaces,
+            basic_auth=options.basic_auth,
+        ) as url,
     ):
         seed(f"http://127.0.0.1:{url.rsplit(':', 1)[1]}", options.models, options.versions)
         print(f"ready {url}", flush=True)

@@ -11,12 +11,12 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from airflow_provider_airis.operators.mlflow_adoption import adopt
-from airflow_provider_airis.operators.mlflow_changes import Changes, Logged, Model, Unread, where_logged
-from airflow_provider_airis.operators.mlflow_reading import Reading
-from airflow_provider_airis.operators.mlflow_tags import Tags
 from airflow_provider_airis.records import Event, Metric, Window
 from airflow_provider_airis.sources.base import CollectOperator, Delivered
+from airflow_provider_airis.sources.mlflow.adoption import adopt
+from airflow_provider_airis.sources.mlflow.changes import Changes, Logged, Model, Unread, where_logged
+from airflow_provider_airis.sources.mlflow.reading import Reading
+from airflow_provider_airis.sources.mlflow.tags import Tags
 from airflow_provider_airis.sources.registry import RegistryState, state_name
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_airis.hooks.airis import AirisHook
-from airflow_provider_airis.operators import mlflow_reading
 from airflow_provider_airis.records import Metric
+from airflow_provider_airis.sources.mlflow import reading
 from airflow_provider_airis.sources.registry import RegistryState, state_name
 from sandbox.faults import Fault, FaultProxy
 from tests.integration.test_mlflow import EVER, Registry, mlflow, model, registry, server  # noqa: F401 (fixtures)
@@ -36,7 +36,7 @@ class Between(FaultProxy):
 
 @pytest.fixture
 def pages_of_two(monkeypatch):
-    monkeypatch.setattr(mlflow_reading, "PAGE", 2)
+    monkeypatch.setattr(reading, "PAGE", 2)
     monkeypatch.setattr("airflow_provider_airis.hooks.mlflow.PAGE", 2)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_airis.operators.mlflow_changes import cut, source
 from airflow_provider_airis.records import Event
+from airflow_provider_airis.sources.mlflow.changes import cut, source
 from airflow_provider_airis.sources.registry import Entry, RegistryState, confirm, event_key, mark
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Tags:
                 rows[_key(row, tag)] = row, _value(row, tag) or ""
         found = self.state.compare({key: mark(value) for key, (_, value) in rows.items()})
         for key in (*found.new, *found.changed):
-            row, value = rows[key]
-            yield self._changed(key, value, int(row["creation_timestamp"]))
+            shown, value = rows[key]
+            yield self._changed(key, value, int(shown["creation_timestamp"]))
             self.state.put(key, Entry(mark(value), [cut(value), self.as_of]))
         # Of a tag that is not watched any more nothing is said.
         for key in (dropped := [key for key in found.missing if _parts(key)[2] not in self.names]):
@@ -60,12 +60,12 @@ class Tags:
         )
         for key in gone:  # with its version, which is an event of its own
             self.state.drop(key)
-        for key, row in there.items():
-            if _value(row, _parts(key)[2]) is None:  # else the pages have shifted while they were read
-                yield self._changed(key, None, int(row["creation_timestamp"]))
+        for key, its in there.items():
+            if _value(its, _parts(key)[2]) is None:  # else the pages have shifted while they were read
+                yield self._changed(key, None, int(its["creation_timestamp"]))
                 self.state.drop(key)
 
-    def _version(self, key: str) -> Mapping[str, Any] | None:
+    def _version(self, key: str) -> dict[str, Any] | None:
         name, version, _ = _parts(key)
         return self.mlflow.version(name, version)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from airflow_provider_airis.errors import PermanentError
-from airflow_provider_airis.operators.mlflow_changes import ALIAS, UPDATED, Alias, Model, Unread, Version
+from airflow_provider_airis.sources.mlflow.changes import ALIAS, UPDATED, Alias, Model, Unread, Version
 from airflow_provider_airis.sources.registry import RegistryState
 
 if TYPE_CHECKING:

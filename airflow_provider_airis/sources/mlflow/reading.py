@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_airis.operators.mlflow_changes import Model, Shown, listed_mark
+from airflow_provider_airis.sources.mlflow.changes import Model, Shown, listed_mark
 from airflow_provider_airis.sources.registry import RegistryState, check_deletion_threshold, confirm
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Reading:
             self._check("models", found.missing, self.state.entries)
             gone, there = confirm(found.missing, self.mlflow.model, lambda name: self.part(f"{self.registry}/{name}"))
             listed |= there
-            unlisted = {name for name, row in there.items() if self.state.get(name).mark != listed_mark(row)}
+            unlisted = {name for name, row in there.items() if not self._is_known(name, row)}
             changed = {*found.new, *found.changed, *unlisted}
             whole = self.state.is_new or len(changed) > FEW_MODELS + self.state.parts // (10 * PAGE)
             rows, self._is_sound = self._sweep(-1 if whole else self.watermark, listed)
@@ -106,6 +106,10 @@ class Reading:
         else:
             log.warning("Versions were deleted each time that they were listed: the next sync lists them again")
         return listed, changed, gone, rows, whole
+
+    def _is_known(self, name: str, row: Row) -> bool:
+        known = self.state.get(name)
+        return known is not None and known.mark == listed_mark(row)
 
     def _models(self) -> dict[str, Row]:
         return {
