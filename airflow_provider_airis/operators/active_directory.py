@@ -353,7 +353,8 @@ class _Sync:
             "skipped": reading.skipped,
             "calls": sent.calls,
         }
-        name = f"{SYNCED}/{source}/{self.delivery}"
-        self.hub.event(Event(SYNCED, source, "info", reading.now, figures, name))
+        if sent.calls:
+            name = f"{SYNCED}/{source}/{self.delivery}"
+            self.hub.event(Event(SYNCED, source, "info", reading.now, figures, name))
         self.state.commit(self.changes.reached(), self._seen, self._gone)
         return Delivered(sent.users, figures, [*sent.refusals, *refusals])
