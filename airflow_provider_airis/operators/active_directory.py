@@ -208,7 +208,7 @@ class _Sync:
         if not (gone := list(self._deleted())):
             return self._sent("delta", iter(some), ())
         self.log.info("Full sync of %s: %d have left", self.operator.source, len(gone))
-        self.reading.entries = self.reading.skipped = 0
+        self.reading.entries = self.reading.skipped = self.reading.stateless = 0
         return self._sent("full", self.everybody(), ())
 
     def preview(self) -> Delivered:
