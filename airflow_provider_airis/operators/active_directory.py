@@ -208,7 +208,7 @@ class _Sync:
         if not (gone := list(self._deleted())):
             return self._sent("delta", iter(some), ())
         self.log.info("Full sync of %s: %d have left", self.operator.source, len(gone))
-        self.reading.entries = self.reading.skipped = 0
+        self.reading.entries = self.reading.skipped = self.reading.stateless = 0
         return self._sent("full", self.everybody(), ())
 
     def preview(self) -> Delivered:
@@ -353,7 +353,8 @@ class _Sync:
             "skipped": reading.skipped,
             "calls": sent.calls,
         }
-        name = f"{SYNCED}/{source}/{self.delivery}"
-        self.hub.event(Event(SYNCED, source, "info", reading.now, figures, name))
+        if sent.calls:
+            name = f"{SYNCED}/{source}/{self.delivery}"
+            self.hub.event(Event(SYNCED, source, "info", reading.now, figures, name))
         self.state.commit(self.changes.reached(), self._seen, self._gone)
         return Delivered(sent.users, figures, [*sent.refusals, *refusals])

@@ -98,7 +98,10 @@ class Users:
                 send(last=False)
                 part, number, size = [], number + 1, 0
             part.append(user)
-            size += len(user.dn or "") + sum(map(len, user.groups)) + sum(map(len, user.attributes.values()))
+            texts = (
+                text for value in user.attributes.values() for text in ([value] if isinstance(value, str) else value)
+            )
+            size += len(user.dn or "") + sum(map(len, user.groups)) + sum(map(len, texts))
         send(last=True)
         return summary
 

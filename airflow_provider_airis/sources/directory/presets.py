@@ -19,6 +19,7 @@ class Preset(NamedTuple):
     :param attributes: field of :class:`~airflow_provider_airis.records.User` → attribute, or several by commas: the
         first that has a value counts. ``id`` stays when all else changes, ``changed_at`` is the entry's last change.
     :param disabled_if: see :func:`conditions`.
+    :param state: an attribute, in lower case, that every user has and that says whether they are disabled; or empty.
     :param expires: what says when an account expires.
     :param created: when an entry was made, as a number or time that its kind of search compares.
     """
@@ -26,6 +27,7 @@ class Preset(NamedTuple):
     filter: str
     attributes: dict[str, str]
     disabled_if: str
+    state: str
     expires: str
     created: str
 
@@ -60,6 +62,7 @@ PRESETS = {
         },
         # https://learn.microsoft.com/windows/win32/adschema/a-useraccountcontrol
         "userAccountControl&2",
+        "useraccountcontrol",
         "accountExpires",
         "uSNCreated",
     ),
@@ -68,6 +71,7 @@ PRESETS = {
         "(objectClass=inetOrgPerson)",
         _OTHERS,
         "pwdAccountLockedTime=000001010000Z, nsAccountLock=TRUE",
+        "",
         "shadowExpire",
         "createTimestamp",
     ),
@@ -76,6 +80,7 @@ PRESETS = {
         "(objectClass=inetOrgPerson)",
         {**_OTHERS, "id": "nsUniqueId"},
         "nsAccountLock=TRUE, pwdAccountLockedTime=000001010000Z",
+        "",
         "shadowExpire",
         "createTimestamp",
     ),

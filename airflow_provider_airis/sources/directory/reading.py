@@ -53,18 +53,20 @@ class Reading:
         name = _preset(selection.preset, self.root)
         self.preset = PRESETS[name]
         self.base = selection.base_dn or self.root.base
-        names = (selection.attributes or {}).get("groups", self.preset.attributes["groups"])
+        memberof = (selection.attributes or {}).get("groups", self.preset.attributes["groups"])
         self.groups: Groups
         if selection.groups_by == "members":
             self.groups = GroupsWithMembers(hook, nested=selection.nested_groups)
         elif selection.groups_by == "memberof":
-            self.groups = GroupsOfPeople(hook, names, nested=selection.nested_groups)
+            self.groups = GroupsOfPeople(hook, memberof, nested=selection.nested_groups)
         else:
             raise PermanentError(
                 f"groups_by={selection.groups_by!r} is neither memberof nor members", pointer="/groups_by"
             )
         self.people = People(self.preset, selection.attributes or {}, selection.disabled_if, self.groups.of, now)
         self.id = self.people.map["id"]
+        # Whether the directory itself gives the ids, and never twice.
+        self._unique = len(names := split(self.id)) == 1 and names[0] in UNIQUE_IDS
         self.wanted = [*self.people.wanted, *self.groups.wanted]
         # With a filter of one's own, whoever meets it is meant.
         self._built_in = name == "active_directory" and not selection.search_filter
@@ -75,7 +77,9 @@ class Reading:
             self.filter = f"(&{self.filter}{members})"
         self.nameless: set[bytes] = set()
         self.shared: dict[str, Shared] = {}
-        self.entries = self.skipped = self.latest = 0
+        self.entries = self.skipped = self.stateless = self.latest = 0
+        # What every user of that kind of directory has: without it nobody knows who is disabled.
+        self._state = "" if selection.disabled_if else self.preset.state
         asked = [name, self.base, self.filter, sorted(self.people.map.items()), selection.nested_groups]
         if (more := (selection.disabled_if, selection.groups_by, selection.group)) != ("", "memberof", selection.group):
             asked.append(more)
@@ -96,35 +100,40 @@ class Reading:
 
     def users(self, entries: Iterable[Entry]) -> Iterator[User]:
         """Who the entries are; those without a name, and with an id that others have too, are counted and left out."""
-        unique = self._unique
         seen: set[str] = set()
-        for entry in entries:
-            if self._built_in and is_built_in(entry):
-                continue
-            one = entry.id(self.id)
-            name = self.people.username(entry)
-            self.entries += 1
-            if not one or not name:
-                self.skipped += 1
-                if one:
-                    self.nameless.add(key(one))
-                continue
-            if one in self.shared:
-                continue
-            if not unique:
+        group = self.selection.group
+        for entry, one, name in self._named(entries):
+            if not self._unique:
                 if one in seen:
                     raise PermanentError(
                         f"{entry.dn} has got the id {one!r} while {self.selection.source} was read, and somebody else "
                         "has it, too. Nothing was deactivated. Read it again"
                     )
                 seen.add(one)
-            if self.selection.group and not self.groups.has(self.selection.group, entry, name):
+            if group and not self.groups.has(group, entry, name):
                 continue
             user = self.people.user(entry, one, name)
             # A time in the future is not the clock's, and would hide what others change until then.
             if user.changed_at and self.latest < user.changed_at <= self.now:
                 self.latest = user.changed_at
             yield user
+
+    def _named(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, str, str]]:
+        """The entries of people with their ids and user names."""
+        for entry in entries:
+            if self._built_in and is_built_in(entry):
+                continue
+            self.entries += 1
+            one, name = entry.id(self.id), self.people.username(entry)
+            if not one or not name:
+                self.skipped += 1
+                if one:
+                    self.nameless.add(key(one))
+                continue
+            if self._state and self._state not in entry.values:
+                self.stateless += 1
+            if one not in self.shared:
+                yield entry, one, name
 
     def find_shared(self, among: Iterable[str] | None = None) -> None:
         """Look for ids that several entries have, unless the directory gives them; ``users`` leaves those out.
@@ -164,14 +173,8 @@ class Reading:
         """Why the entries with a shared id are refused, a sentence each."""
         return [text for shared in self.shared.values() for text in shared.refusals(self.id)]
 
-    @property
-    def _unique(self) -> bool:
-        """Whether the directory itself gives the ids, and never twice."""
-        names = split(self.id)
-        return len(names) == 1 and names[0] in UNIQUE_IDS
-
     def check_rights(self, *, among: int = 1) -> None:
-        """Accept that some entries came without an id or a name, unless they are too many.
+        """Accept that some entries came without an id, a name or their state, unless they are too many.
 
         :param among: fewer entries than that say nothing.
         :raises PermanentError: they are more than one in ten.
@@ -181,6 +184,13 @@ class Reading:
                 f"{self.skipped} of {self.entries} entries below {self.base!r} on {self.root.server} came without "
                 f"{self.id} or {self.people.map['username']}: the login may have lost the right to read them. Nothing "
                 "was deactivated. Give it the right, or let search_filter ask for entries that have both"
+            )
+
+        if self.stateless > self.entries / 10 and self.entries >= among:
+            raise PermanentError(
+                f"{self.stateless} of {self.entries} entries below {self.base!r} on {self.root.server} came without "
+                f"{self._state}, which says whether they are disabled: the login may have lost the right to read it. "
+                "Nothing was changed. Give it the right, or set disabled_if"
             )
 
     def check_names(self, missing: set[bytes]) -> None:

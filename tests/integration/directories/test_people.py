@@ -98,6 +98,15 @@ def test_who_is_disabled(tmp_path, sync, held, vendor, arguments, disabled):
     assert found == (disabled | {"user000009"} if vendor else disabled)
 
 
+def test_a_right_to_read_the_state_that_was_lost_enables_nobody(small, sync, held):
+    sync(small)
+    as_windows = {"attributes": {"id": "entryUUID", "username": "uid"}, "search_filter": "(objectClass=inetOrgPerson)"}
+    with pytest.raises(AirflowFailException, match=r"40 of 40 entries .* came without useraccountcontrol"):
+        sync(small, preset="active_directory", **as_windows)
+    assert not held()["user000009"]["enabled"]
+    assert sync(small, preset="active_directory", disabled_if="pwdAccountLockedTime", **as_windows)["users"] == 40
+
+
 def test_all_addresses_are_kept_and_the_primary_is_the_one_that_is_marked(small, sync, held):
     with admin(small) as connection:
         proxies = ["smtp:ada.l@example.com", "X500:/o=Example/cn=ada", "SMTP:ada@example.com", "sip:ada@example.com"]
