@@ -1,4 +1,5 @@
-"""The reference hub on SQLite: points a second that are durable when they are acknowledged, and the time of one call.
+"""The reference hub on SQLite and PostgreSQL: points a second that are durable when they are acknowledged, the time of
+one call, and how soon the change feed of another process has an alert.
 
 ``python -m benchmarks.hub``. The load is made before the clock starts and sent over a few connections, so that the
 hub's own process is what is measured; its CPU time is read from the operating system.
@@ -11,14 +12,18 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import httpx2
 import msgspec
+import psycopg
 
+from sandbox.postgres import Postgres
 from sandbox.process import Server
 
 BATCHES = 120
@@ -108,9 +113,96 @@ def run() -> dict[str, Any]:
         f"ledger_{CALLS}_calls_ms": log["calls"],
         f"notification_log_{CALLS}_entries_one_call_ms": log["one_call"],
     }
+    figures |= _postgresql(load[: BATCHES // 3], figures["points_per_second"])
     for name, figure in figures.items():
         print(f"{name:44} {figure:>12,}")
     return figures
+
+
+def _postgresql(load: list[bytes], sqlite: float) -> dict[str, Any]:
+    """One and two processes on a durable PostgreSQL, beside its own COPY and upsert of as many rows."""
+    figures: dict[str, Any] = {}
+    with Postgres() as postgres:
+        admin = postgres.url.replace("+psycopg2", "")
+        raw = _raw(admin, len(load) * (POINTS // (METRICS * len(STATISTICS))) * METRICS * len(STATISTICS))
+        figures["postgresql_raw_points_per_second"] = round(raw)
+        for number in (1, 2):
+            with psycopg.connect(admin, autocommit=True) as session:
+                session.execute(f"CREATE DATABASE hub{number}")
+            url = admin.removesuffix("/postgres") + f"/hub{number}"
+            with _hubs(url, number) as clients:
+                rate = _ingest_all(clients, load)
+                latency = _latency(clients)
+            figures |= {
+                f"postgresql_{number}_points_per_second": round(rate),
+                f"postgresql_{number}_beside_raw": round(rate / raw, 2),
+                f"postgresql_{number}_beside_sqlite": round(rate / sqlite, 2),
+                f"postgresql_{number}_alert_p50_ms": round(median(latency), 1),
+                f"postgresql_{number}_alert_p95_ms": round(sorted(latency)[int(len(latency) * 0.95)], 1),
+            }
+    one, two = (figures[f"postgresql_{number}_alert_p95_ms"] for number in (1, 2))
+    return figures | {"postgresql_alert_p95_two_beside_one": round(two / one, 2)}
+
+
+def _raw(url: str, points: int) -> float:
+    """Points a second of COPY into a temporary table and INSERT … ON CONFLICT, a commit each ``POINTS``."""
+    with psycopg.connect(url) as session:
+        session.execute("CREATE TABLE raw (series bigint, at bigint, value float8, PRIMARY KEY (series, at))")
+        session.execute("CREATE TEMPORARY TABLE arrived (LIKE raw) ON COMMIT DELETE ROWS")
+        session.commit()
+        started = time.perf_counter()
+        for start in range(0, points, POINTS):
+            with session.cursor() as cursor, cursor.copy("COPY arrived FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types(["int8", "int8", "float8"])
+                for place in range(start, start + POINTS):
+                    copy.write_row((place % 72, place // 72 * MINUTE, place / 7))
+            session.execute(
+                "INSERT INTO raw SELECT * FROM arrived ON CONFLICT (series, at) DO UPDATE SET value = excluded.value"
+            )
+            session.commit()
+        return points / (time.perf_counter() - started)
+
+
+@contextmanager
+def _hubs(url: str, number: int) -> Iterator[list[httpx2.Client]]:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        tokens = Path(folder) / "tokens.json"
+        clients = []
+        for _ in range(number):
+            options = "--port", "0", "--database", url, "--tokens", str(tokens)
+            server = stack.enter_context(Server("airflow_provider_airis.hub", *options))
+            headers = {"Authorization": f"Bearer {json.loads(tokens.read_text())['admin']['token']}"}
+            clients.append(stack.enter_context(httpx2.Client(base_url=server.url, headers=headers, timeout=60)))
+        yield clients
+
+
+def _ingest_all(clients: list[httpx2.Client], load: list[bytes]) -> float:
+    parts = [load[place :: len(clients)] for place in range(len(clients))]
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(clients)) as pool:
+        done = list(pool.map(lambda client, part: _ingest(client, os.getpid(), part), clients, parts))
+    return sum(one["points"] for one in done) / (time.perf_counter() - started)
+
+
+def _latency(clients: list[httpx2.Client], alerts: int = 60) -> list[float]:
+    """Milliseconds from an alert's POST at the first process until a long poll at the last one has it."""
+    took, after = [], 0
+    with ThreadPoolExecutor(1) as pool:
+        for alert in range(alerts):
+            poll = pool.submit(
+                lambda behind=after: (
+                    clients[-1].get("/api/v1/alerts/changes", params={"after": behind, "wait": 30}),
+                    time.perf_counter(),
+                )
+            )
+            time.sleep(0.03)
+            started = time.perf_counter()
+            body = {"name": "drift", "severity": "low", "fingerprint": f"latency-{alert}"}
+            clients[0].post("/api/v1/alerts", json=body).raise_for_status()
+            answer, at = poll.result()
+            after = answer.raise_for_status().json()["sequence"]
+            took.append((at - started) * 1000)
+    return took
 
 
 def _ingest(client: httpx2.Client, pid: int, load: list[bytes]) -> dict[str, float]:

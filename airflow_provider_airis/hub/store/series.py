@@ -34,39 +34,53 @@ class SeriesCache:
 
     def __init__(self) -> None:
         self.known: dict[SeriesKey, tuple[int, str]] = {}
+        self._sources: dict[str, dict[tuple[str, str], tuple[int, str]]] = {}
 
     def resolve(self, transaction: Transaction, source: str, name: str, unit: str, tags: bytes) -> int:
         """The id of a series, which is new or not.
 
         :raises Refused: it may not be stored.
         """
-        connection = transaction.connection
         ref = SeriesRef(source, name, check_series(source, name, unit, tags), unit)
         canonical = msgspec.json.encode(ref.tags, order="sorted").decode()
-        key = {"source": source, "name": name, "tags": canonical}
-        table = db.series.c
-        same = select(table.id, table.unit).where(
-            (table.source == source) & (table.name == name) & (table.tags == canonical)
-        )
-        row = connection.execute(same).first()
-        if row is None:
-            # One process at a time: readers may rely on series being committed in the order of their ids.
-            feeds.lock(transaction, "series")
-            sql.insert_missing(connection, db.series, {**key, "unit": unit})
-            row = connection.execute(same).one()
-        elif row.unit != unit:
-            connection.execute(update(db.series).where(table.id == row.id).values(unit=unit))
-        series_id: int = row.id
-        transaction.evaluator.add(series_id, ref)
-        transaction.cached = True
         if len(self.known) >= _KNOWN:
-            self.known.clear()
-        self.known[source, name, tags] = series_id, unit
+            self.forget()
+        held = self._sources.get(source)
+        if held is None:
+            held = self._sources[source] = _of_source(transaction.connection, source)
+        series_id, had = held.get((name, canonical)) or _make(transaction, ref, canonical)
+        if had != unit:
+            transaction.connection.execute(update(db.series).where(db.series.c.id == series_id).values(unit=unit))
+        transaction.cached = True
+        transaction.evaluator.add(series_id, ref)
+        held[name, canonical] = self.known[source, name, tags] = series_id, unit
         return series_id
 
     def forget(self) -> None:
         """What was cached may have been undone."""
         self.known.clear()
+        self._sources.clear()
+
+
+def _of_source(connection: Connection, source: str) -> dict[tuple[str, str], tuple[int, str]]:
+    """All series of a source, so that nobody has to ask for each of them."""
+    table = db.series.c
+    query = select(table.name, table.tags, table.id, table.unit).where(table.source == source).limit(_KNOWN)
+    return {(name, tags): (series_id, unit) for name, tags, series_id, unit in connection.execute(query)}
+
+
+def _make(transaction: Transaction, ref: SeriesRef, canonical: str) -> tuple[int, str]:
+    """Id and unit of a series that was not there when its source was read; another process may have made it since."""
+    # One process at a time: readers may rely on series being committed in the order of their ids.
+    feeds.lock(transaction, "series")
+    row = {"source": ref.source, "name": ref.name, "tags": canonical, "unit": ref.unit}
+    series_id = sql.insert_missing(transaction.connection, db.series, row)
+    if series_id is not None:
+        return series_id, ref.unit
+    table = db.series.c
+    same = (table.source == ref.source) & (table.name == ref.name) & (table.tags == canonical)
+    found = transaction.connection.execute(select(table.id, table.unit).where(same)).one()
+    return found.id, found.unit
 
 
 def find(

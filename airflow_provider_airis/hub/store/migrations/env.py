@@ -6,5 +6,7 @@ from alembic import context
 
 from airflow_provider_airis.hub.store import tables
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=tables.metadata)
-context.run_migrations()
+# Not there when somebody else than Alembic imports this.
+if hasattr(context, "config"):
+    context.configure(connection=context.config.attributes["connection"], target_metadata=tables.metadata)
+    context.run_migrations()
