@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "operators": AIRFLOW | {"sources", "channels", "exports", "dispatch", "links"},
     "shipped": AIRFLOW | {"operators", "sources", "assets"},
     "planning": AIRFLOW | {"operators", "shipped", "sources"},
-    "plugins": AIRFLOW | {"channels", "dispatch", "webhooks", "receive", "exports"},
+    "plugins": AIRFLOW | {"assets", "channels", "dispatch", "webhooks", "receive", "exports"},
     "companion": AIRFLOW | {"hub"},
     "cli": AIRFLOW | {"hub", "planning", "companion"},
     "dags": AIRFLOW | {"operators", "sensors", "shipped"},
@@ -65,7 +65,6 @@ WITHOUT_AIRFLOW = {"records", "errors", "formats", "catalog", "routes", "channel
 MOST_LINES = 400
 # Files that are longer today. One that fits is taken off.
 TOO_LONG = {
-    "airflow_provider_airis/dispatch/run.py",
     "airflow_provider_airis/hooks/airis/hook.py",
     "airflow_provider_airis/hooks/delivery.py",
     "airflow_provider_airis/hooks/http.py",
