@@ -54,7 +54,7 @@ def domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def _filled(ldap3: Any, samba: Any, folder: Path) -> Any:
     server = ldap3.Server("127.0.0.1", use_ssl=True, tls=ldap3.Tls(validate=ssl.CERT_NONE))
-    for _ in range(100):
+    for _ in range(600):
         assert samba.poll() is None, (folder / "samba.log").read_text()[-2000:]
         with contextlib.suppress(ldap3.core.exceptions.LDAPException):
             connection = ldap3.Connection(server, LOGIN, PASSWORD, auto_bind=True)
