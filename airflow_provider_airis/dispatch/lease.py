@@ -130,8 +130,8 @@ class RunLease:
             asked_at, before = monotonic(), self.hub.fence
             lease: Lease = self.hub.leases.acquire(self.name, self.holder, limits.LEASE_S)
             if before is not None and lease.token > before.token + 1:
-                # Lapsed, and another run had it meanwhile: what this one knows is past, and what it writes is refused.
-                self.hub.leases.release(lease)
+                # It had lapsed, and another run had it: what this one knows is past. Its writes stay refused, and what
+                # it has taken lapses.
                 raise LeaseLostError("another run has delivered meanwhile", status=409)
             self.hub.fence = lease
             self._until = asked_at + limits.LEASE_S
