@@ -210,6 +210,8 @@ class VertexAIToAirisOperator(HistoryOperator):
             return endpoints
 
         def remembered(location: str, endpoint: str) -> list[Series] | None:
+            if known is not None and replicas not in known:
+                return []
             now = timezone.utcnow()
             kept = Window(to_ms(now - RETENTION.periods[-1][0]), to_ms(now)).aligned(_PERIOD_S)
             found: list[Series] | None = None
