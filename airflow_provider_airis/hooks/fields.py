@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -12,6 +13,18 @@ import msgspec
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # These follow from the request.
 _OURS = frozenset({"connection", "content-encoding", "content-length", "content-type", "host", "transfer-encoding"})
+
+
+class Bearer(httpx2.Auth):
+    """A token in the header ``Authorization``."""
+
+    def __init__(self, token: str) -> None:
+        self._header = f"Bearer {token}"
+
+    def auth_flow(self, request: httpx2.Request) -> Iterator[httpx2.Request]:  # type: ignore[override]
+        """See httpx2."""
+        request.headers["Authorization"] = self._header
+        yield request
 
 
 class FieldError(ValueError):

@@ -94,7 +94,7 @@ class HttpHook(SystemHook):
             return None
         if not token.isascii() or not token.isprintable():
             raise self._misconfigured("its token holds characters that no HTTP header can carry")
-        return _Bearer(token)
+        return fields.Bearer(token)
 
     def get_conn(self) -> httpx2.Client:
         """The session, opened at the first call. It may be used from several threads."""
@@ -139,7 +139,7 @@ class HttpHook(SystemHook):
                 raise self._broken(request, path, error) from error
             return self._checked(response, path)
 
-        harmless = _harmless(request) if retry is None else retry
+        harmless = retrying.harmless(request) if retry is None else retry
         policy = retrying.policy(self.retries if harmless or retry is None else 0, self.log)
         if retry is None and not harmless:
             policy["retry"] = tenacity.retry_if_exception(retrying.turned_away)
@@ -171,7 +171,7 @@ class HttpHook(SystemHook):
             return self._checked(response, path)
 
         call: Callable[[], Awaitable[httpx2.Response]] = attempt
-        policy = retrying.policy(self.retries if _harmless(request) else 0, self.log)
+        policy = retrying.policy(self.retries if retrying.harmless(request) else 0, self.log)
         return await tenacity.AsyncRetrying(**policy)(call)
 
     async def asession(self) -> httpx2.AsyncClient:
@@ -395,16 +395,3 @@ class HttpHook(SystemHook):
 
     def _path(self, response: httpx2.Response) -> str:
         return response.request.url.path
-
-
-class _Bearer(httpx2.Auth):
-    def __init__(self, token: str) -> None:
-        self._header = f"Bearer {token}"
-
-    def auth_flow(self, request: httpx2.Request) -> Iterator[httpx2.Request]:  # type: ignore[override]
-        request.headers["Authorization"] = self._header
-        yield request
-
-
-def _harmless(request: httpx2.Request) -> bool:
-    return request.method not in ("POST", "PATCH") or "Idempotency-Key" in request.headers

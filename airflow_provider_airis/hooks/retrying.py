@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any
 
+import httpx2
 import tenacity
 
 from airflow_provider_airis.errors import RetryableError
@@ -65,3 +66,8 @@ def _wait(state: tenacity.RetryCallState) -> float:
     error = state.outcome and state.outcome.exception()
     asked = error.retry_after if isinstance(error, RetryableError) else None
     return _backoff(state) if asked is None else asked
+
+
+def harmless(request: httpx2.Request) -> bool:
+    """Whether sending it twice does no harm."""
+    return request.method not in ("POST", "PATCH") or "Idempotency-Key" in request.headers

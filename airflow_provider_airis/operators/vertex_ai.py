@@ -148,7 +148,11 @@ class VertexAIToAirisOperator(HistoryOperator):
                 if known is not None and metric_type not in known:
                     continue
                 shown = list(hook.labels(metric_type, windows[-1], locations=self.locations))
+                before, returned_before = hook.calls.total(), hook.series_returned
                 held, read = len(shown), sum(map(names.sure, shown))
+                # A run asks for the names too.
+                calls += hook.calls.total() - before
+                returned += hook.series_returned - returned_before
                 pages = max(1, -(-held * periods // MAX_POINTS))
                 series += read * len(aligners)
                 calls += pages * len(aligners)

@@ -67,7 +67,6 @@ MOST_LINES = 400
 TOO_LONG = {
     "airflow_provider_airis/hooks/airis/hook.py",
     "airflow_provider_airis/hooks/delivery.py",
-    "airflow_provider_airis/hooks/http.py",
     "sandbox/active_directory.py",
     "sandbox/sagemaker/aws.py",
     "sandbox/sagemaker/fleet.py",

@@ -218,7 +218,7 @@ def test_a_region_that_is_denied_is_named_and_the_others_are_planned(
     finally:
         cloud.delete("/_sandbox/deny")
     shown = capsys.readouterr()
-    assert re.search(r"^aws_default/eu-west-1: .* lacks the permission \S+ in eu-west-1", shown.err, re.MULTILINE)
+    assert re.search(r"^eu-west-1/ListEndpoints: .* lacks the permission \S+ in eu-west-1", shown.err, re.MULTILINE)
     assert "us-east-1" in shown.out
     assert "airflow backfill create" in shown.out
 
