@@ -317,3 +317,24 @@ def test_a_lost_checkpoint_doubles_nothing(mlflow, registry, model):
         hub.query("registered_model_last_updated", source=f"mlflow-{model}", **EVER)
     registry.sync()
     assert registry.kinds(model) == told
+
+
+def test_the_four_calls_of_a_plain_hub_are_enough(document, variables, mlflow, model):
+    """What is known is kept by Airflow then: two Variables, however many models a small registry has."""
+    registry = Registry()
+    mlflow.alias(model, "champion", mlflow.version(model, {"accuracy": 0.5}))
+
+    def told() -> list[tuple[str, str]]:
+        events = [body["data"] | {"kind": body["event_type"]} for body in document.taken()["events"]]
+        return sorted((each["kind"], each["model_name"]) for each in events if each["registry"] == registry.name)
+
+    registry.sync()
+    first = told()
+    mine = ["model_alias_changed", "model_registered", "model_version_created"]
+    assert [kind for kind, name in first if name == model] == mine
+    assert len(variables) == 2
+    assert registry.sync()["events"] == 0
+    mlflow.alias(model, "challenger", "1")
+    registry.sync()
+    assert told() == sorted([*first, ("model_alias_changed", model)])
+    assert len(variables) == 2
