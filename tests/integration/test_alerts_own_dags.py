@@ -27,6 +27,7 @@ from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.notifications.airis import AirisNotifier
 from airflow_provider_airis.sensors.alerts import AirisAlertSensor
 from airflow_provider_airis.triggers import alerts as triggers
+from airflow_provider_airis.triggers import patience
 from airflow_provider_airis.triggers.alerts import AirisAlertTrigger, Told
 
 
@@ -368,7 +369,7 @@ def test_a_task_that_is_run_by_hand_returns_one_alert_and_the_next_run_the_next(
 
 
 def test_a_hub_that_is_down_when_an_event_is_stored_hears_of_it_when_it_is_back(hub, fire, mine, monkeypatch):
-    monkeypatch.setattr(triggers, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.2)
 
     async def watch() -> None:
         watcher = Triggerer(AirisAlertTrigger(**mine, catchup=True), stores=0)
@@ -389,7 +390,7 @@ def test_a_hub_that_is_down_when_an_event_is_stored_hears_of_it_when_it_is_back(
 
 @pytest.mark.parametrize("password", ["revoked", None])
 def test_a_hub_that_refuses_fails_the_task_and_restarts_the_watcher(hub, connect, monkeypatch, mine, password):
-    monkeypatch.setattr(triggers, "PERMANENT_PAUSE_S", 0)
+    monkeypatch.setattr(patience, "PERMANENT_PAUSE_S", 0)
     monkeypatch.delenv("AIRFLOW_CONN_AIRIS_DEFAULT", raising=False)
     if password:
         connect("airis_default", conn_type="airis", host=hub.url, password=password)
