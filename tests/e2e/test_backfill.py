@@ -18,10 +18,10 @@ import pytest
 from airflow_provider_airis.operators.sagemaker import SageMakerToAirisOperator
 from airflow_provider_airis.records import Window, iso, to_ms
 from sandbox.airflow import Airflow, end_sessions
+from sandbox.fake import Running
 from sandbox.process import ROOT, Server
-from sandbox.sagemaker.peer import REGION
+from sandbox.sagemaker.peer import REGION, truth
 from sandbox.topology import BUNDLES, connections, hub_arguments
-from sandbox.verify import compare
 
 pytestmark = pytest.mark.e2e
 
@@ -220,6 +220,6 @@ def test_a_week_whose_task_and_scheduler_were_killed_is_complete_doubles_nothing
     filled = {f"gapfill__{iso(day.start)[:10]}": "success" for day in (first, second)}
     until(lambda: backfill.runs("operator_triggered") == filled)
     backfill.repeat(dates[0])
-    tally = compare(backfill.source.url, backfill.hub, [backfill.history])
+    tally = truth(Running(backfill.source.url, ROOT), backfill.hub, [backfill.history])
     assert (tally.missing, tally.doubled, tally.examples) == (0, 0, [])
     assert tally.published == tally.in_hub > 100_000
