@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -27,7 +28,21 @@ Exit status 0: it works; 1: it does not, and the answer says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command; returns its exit status, as a shell has it for a command that a signal ended."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read has gone; what is left in the buffer must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["hub"]:
         return _hub(arguments[1:])
@@ -160,6 +175,7 @@ def parser() -> argparse.ArgumentParser:
             f"--{name}", action="append", metavar=name.upper(), help="read only this one; may be given several times"
         )
     backfill.add_argument("--json", action="store_true", help="print the plan as JSON")
+    backfill.set_defaults(error=backfill.error)
     return parser
 
 
@@ -196,6 +212,8 @@ def _systems() -> int:
 
 
 def _plan_backfill(options: argparse.Namespace) -> int:
+    if options.first > options.last:
+        options.error(f"--from {options.first} is after --to {options.last}")
     # What goes wrong is in the plan; a log beside it would break what reads --json.
     _prepare("CRITICAL")
     from airflow_provider_airis.errors import AirisError

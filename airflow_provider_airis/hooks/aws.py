@@ -108,7 +108,18 @@ class AwsHook(SystemHook):
         region: str | None = self._region_name or self._aws("sts").region_name
         if not region:
             raise SetupError(f"No AWS region: give region_name, or set it in the extra of connection {self.conn_id!r}")
+        self._check_region(region)
         return region
+
+    @staticmethod
+    def _check_region(region: str) -> None:
+        """Refuse what is no region by the names that AWS's partitions use; one newer than botocore passes."""
+        from botocore import exceptions, session
+
+        try:
+            session.get_session().get_partition_for_region(region)
+        except exceptions.UnknownRegionError:
+            raise SetupError(f"{region!r} is no AWS region: one looks like eu-west-1") from None
 
     def account_id(self) -> str:
         """The account that is read: of the connection's role, else as GetCallerIdentity names it, without permissions.

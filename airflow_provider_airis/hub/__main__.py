@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -13,7 +14,7 @@ from sqlalchemy.engine import URL
 from airflow_provider_airis.hub.api.app import create_app
 from airflow_provider_airis.hub.auth import Tokens
 from airflow_provider_airis.hub.problems import StoreUnavailable
-from airflow_provider_airis.hub.server import serve
+from airflow_provider_airis.hub.server import listen, serve
 from airflow_provider_airis.hub.store.engine import locate
 from airflow_provider_airis.hub.store.retention import Retention
 from airflow_provider_airis.hub.store.store import Store
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the hub until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="airis hub", description="The reference hub of AIRIS-MON.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8080, help="0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--database",
         default=os.environ.get("AIRIS_HUB_DATABASE_URL", "sqlite:///airis-hub.db"),
@@ -47,17 +48,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_retention(parser)
     arguments = parser.parse_args(argv)
     retention = _retention(arguments)
-    try:
-        tokens = Tokens.load(arguments.tokens)
-        store = Store(_database(arguments), retention=retention)
-    except (OSError, ValueError, StoreUnavailable) as error:
-        print(f"airis hub: {error}", file=sys.stderr)
-        return 1
-    try:
-        serve(create_app(store, tokens), host=arguments.host, port=arguments.port, words=str(retention))
-    finally:
-        store.close()
+    made = not arguments.tokens.exists()
+    with ExitStack() as opened:
+        try:
+            database = _database(arguments)
+            # Before anything is written: a hub that cannot start leaves nothing behind.
+            sockets = [opened.enter_context(one) for one in listen(arguments.host, arguments.port)]
+            tokens = Tokens.load(arguments.tokens)
+            try:
+                store = opened.enter_context(closing(Store(database, retention=retention)))
+            except (OSError, ValueError, StoreUnavailable):
+                if made:
+                    arguments.tokens.unlink(missing_ok=True)
+                raise
+        except (OSError, ValueError, StoreUnavailable) as error:
+            print(f"airis hub: {error}", file=sys.stderr)
+            return 1
+        serve(create_app(store, tokens), sockets, words=str(retention))
     return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, 0 to 65535")
+    return int(text)
 
 
 def _database(arguments: argparse.Namespace) -> URL:

@@ -13,25 +13,28 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from airflow_provider_airis.hub import format as fmt
 from airflow_provider_airis.hub import views
-from airflow_provider_airis.hub.alerting import notification_log, reads, rulebook, silences
+from airflow_provider_airis.hub.alerting import alerts, notification_log, reads, rulebook, silences
+from airflow_provider_airis.hub.alerting.alerts import Acknowledgement
 from airflow_provider_airis.hub.auth import form_key, require, sent
-from airflow_provider_airis.hub.problems import Problem
+from airflow_provider_airis.hub.problems import Problem, explain
 from airflow_provider_airis.hub.requests import in_thread
 from airflow_provider_airis.hub.store import metrics
 from airflow_provider_airis.hub.store.metrics import SeriesPoints
 from airflow_provider_airis.hub.store.store import Store
-from airflow_provider_airis.records import from_ms, iso
+from airflow_provider_airis.records import Alert, from_ms, iso
 from airflow_provider_airis.routes import parse_duration, parse_matchers
 
 MAX_ROWS = 50
 MAX_COUNTED = 1000
 MAX_RESOLVED = 8
+_CHANGES = {"acknowledge": alerts.acknowledge, "resolve": alerts.resolve}
 DURATIONS = {"30m": "30 min", "1h": "1 h", "4h": "4 h", "12h": "12 h", "1d": "1 day", "3d": "3 days", "7d": "7 days"}
 
 _HERE = Path(__file__).parent
@@ -107,16 +110,53 @@ async def root() -> Response:
 
 
 @router.get("/dashboard", dependencies=[Depends(require("read"))])
-async def dashboard(request: Request, alert: str = "") -> Response:
-    """The overview, or the page of one alert."""
+async def dashboard(request: Request, alert: str = "", source: str = "") -> Response:
+    """The overview, of the sources whose names have a text in them if there is one, or the page of one alert."""
+    if alert:
+        return await _alert_page(request, alert)
     store: Store = request.app.state.store
     now = time.time_ns() // 1_000_000
 
     def page() -> str:
-        here, values = ("alert", _alert(store, alert, now)) if alert else ("overview", _overview(store, now))
-        return _render(f"{here}.html", here=here, now=now, **_known(request), **values)
+        return _render("overview.html", here="overview", now=now, **_known(request), **_overview(store, now, source))
 
     return HTMLResponse(await in_thread(request, page), headers=_HEADERS)
+
+
+@router.post("/dashboard", dependencies=[Depends(require("alerts", form=True))])
+async def change_alert(request: Request, alert: str) -> Response:
+    """Acknowledge or resolve an alert from its page, and lead back there."""
+    store: Store = request.app.state.store
+    form: dict[str, str] = request.state.form
+    try:
+        change, body = _wanted_change(form)
+    except Problem as problem:
+        return await _alert_page(request, alert, form, problem.detail)
+    await asyncio.wrap_future(store.submit(lambda transaction: change(transaction, alert, body)))
+    return RedirectResponse(f"dashboard?alert={quote(alert, safe='')}", HTTPStatus.SEE_OTHER)
+
+
+def _wanted_change(form: dict[str, str]) -> tuple[Callable[..., Alert], Acknowledgement]:
+    name, by, comment = (form.get(field, "").strip() for field in ("change", "by", "comment"))
+    if name not in _CHANGES:
+        raise Problem(400, f"{name!r} is no change of an alert: {' or '.join(_CHANGES)}")
+    if not by:
+        raise Problem(400, f"say who wants to {name} the alert, in the field By")
+    try:
+        return _CHANGES[name], msgspec.convert({"by": by, "comment": comment or None}, Acknowledgement)
+    except msgspec.ValidationError as error:
+        raise Problem(400, explain(error)[1]) from None
+
+
+async def _alert_page(request: Request, alert: str, form: dict[str, str] | None = None, wrong: str = "") -> Response:
+    store: Store = request.app.state.store
+    now = time.time_ns() // 1_000_000
+
+    def page() -> str:
+        values = _known(request) | _alert(store, alert, now)
+        return _render("alert.html", here="alert", now=now, form=form, wrong=wrong, **values)
+
+    return HTMLResponse(await in_thread(request, page), 400 if wrong else 200, _HEADERS)
 
 
 def _known(request: Request) -> dict[str, Any]:
@@ -125,7 +165,7 @@ def _known(request: Request) -> dict[str, Any]:
     return {
         "version": request.app.version,
         "user": user,
-        "may_silence": "alerts" in request.app.state.tokens.scopes(token),
+        "may_change": "alerts" in request.app.state.tokens.scopes(token),
         "form_key": form_key(request),
         "durations": DURATIONS,
     }
@@ -184,14 +224,21 @@ async def _silences(request: Request, form: dict[str, str] | None = None, wrong:
     return HTMLResponse(await in_thread(request, page), 400 if wrong else 200, _HEADERS)
 
 
-def _overview(store: Store, now: int) -> dict[str, Any]:
+def _overview(store: Store, now: int, source: str) -> dict[str, Any]:
     opened = store.read(reads.page, now, status=["firing", "acknowledged"], limit=MAX_COUNTED)
     ended = store.read(reads.page, now, status=["resolved"], limit=MAX_COUNTED)
+    activity = store.read(metrics.activity, start=now - views.HOUR, end=now, step=views.ACTIVITY_STEP)
+    if source:
+        named = {alert.id for alert in (*opened, *ended) if views.is_named(alert.source, source)}
+        read_from = store.read(reads.sources, [alert.id for alert in (*opened, *ended)])
+        named |= {i for i, names in read_from.items() if any(views.is_named(name, source) for name in names)}
+        opened, ended = ([alert for alert in found if alert.id in named] for found in (opened, ended))
+        activity = [one for one in activity if views.is_named(one.source, source)]
     rows = [*sorted(opened, key=views.urgency)[:MAX_ROWS], *ended[:MAX_RESOLVED]]
     shown = [found for row in rows if (found := store.read(reads.detail, row.id, now))]
     known_silences = store.read(silences.read, now)
-    activity = store.read(metrics.activity, start=now - views.HOUR, end=now, step=views.ACTIVITY_STEP)
     return {
+        "source": source,
         "rules": len(store.read(rulebook.read)),
         **views.overview(opened, ended, shown, activity, now, known_silences),
     }

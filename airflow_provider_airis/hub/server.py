@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 import uvicorn
@@ -41,9 +44,37 @@ class _Announced(Server):
         print(f"ready {self.url}\n{self.words}", flush=True)
 
 
-def serve(app: FastAPI, *, host: str, port: int, words: str = "") -> None:
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at every address of a host.
+
+    :raises OSError: one is taken, or there is none.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise OSError(f"cannot listen on {host!r}: {error.strerror}") from None
+    with ExitStack() as opened:
+        sockets = []
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                one = socket.create_server(address, family=family, backlog=2048)
+            except OSError as error:
+                # A name may have addresses of a kind that this machine has switched off.
+                if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(found) > 1:
+                    continue
+                where = f"{address[0]} port {address[1]}"
+                raise OSError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from None
+            sockets.append(opened.enter_context(one))
+        if not sockets:
+            raise OSError(f"cannot listen on {host!r}: none of its addresses is this machine's")
+        opened.pop_all()
+    return sockets
+
+
+def serve(app: FastAPI, sockets: list[socket.socket], *, words: str = "") -> None:
     """Serve until SIGTERM or SIGINT; prints ``ready <url>`` once it answers.
 
+    :param sockets: of :func:`listen`; closed at the end.
     :param words: printed behind that.
     """
     # A thread that computes gives way to the event loop sooner than after the usual 5 ms.
@@ -51,9 +82,9 @@ def serve(app: FastAPI, *, host: str, port: int, words: str = "") -> None:
     # uvicorn raises the signal again when it is done; it has been obeyed then.
     signal.signal(signal.SIGTERM, _ignore)
     signal.signal(signal.SIGINT, _ignore)
-    server = _Announced(app, host=host, port=port)
+    server = _Announced(app)
     server.words = words
-    server.run()
+    server.run(sockets)
 
 
 def _ignore(_signal: int, _frame: Any) -> None:

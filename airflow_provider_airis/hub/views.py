@@ -57,6 +57,11 @@ def urgency(alert: Alert) -> tuple[bool, int, int]:
     return alert.status != "firing", _SEVERITIES.index(alert.severity), -alert.timestamp
 
 
+def is_named(source: str, text: str) -> bool:
+    """Whether a source's name has a text in it, in whatever case."""
+    return text.casefold() in source.casefold()
+
+
 def overview(
     opened: Collection[Alert],
     ended: Collection[Alert],

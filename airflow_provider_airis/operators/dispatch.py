@@ -16,7 +16,6 @@ from airflow_provider_airis.dispatch.lease import SUPERSEDED
 from airflow_provider_airis.dispatch.outages import Outages
 from airflow_provider_airis.dispatch.queue import Pause
 from airflow_provider_airis.errors import AirisError, LeaseLostError, PermanentError, RetryableError
-from airflow_provider_airis.links import AirisAlertLink
 from airflow_provider_airis.routes import Routes, RoutesError
 from airflow_provider_airis.settings import alerts_conn_id, option, options, value
 
@@ -54,7 +53,6 @@ class AirisDispatchOperator(BaseOperator):
 
     template_fields = ("system", "airis_conn_id")
     ui_color = "#fdecea"
-    operator_extra_links = (AirisAlertLink(),)
 
     def __init__(
         self,

@@ -99,7 +99,11 @@ def list_silences(options: argparse.Namespace) -> int:
     """``airis silence list``: one a line."""
 
     def show(hub: AirisHook) -> None:
-        for silence in hub.silences():
+        silences = hub.silences()
+        if not silences:
+            # Where a script reads, nothing stays nothing.
+            print("No silence is active or pending.", file=sys.stderr)
+        for silence in silences:
             matchers = ", ".join(map(str, silence.matchers))
             begins = f"from {iso(silence.starts_at)} " if silence.starts_at > time.time() * 1000 else ""
             until = f"{begins}until {iso(silence.ends_at)}"

@@ -131,6 +131,7 @@ def _one(rest: str, text: str) -> tuple[Matcher, str]:
     example = 'one looks like severity=~"critical|high"'
     name = _NAME.match(rest)
     if name is None:
+        _refuse_open_quote(rest, text)
         raise ValueError(f"{text!r} is no matcher, as {rest!r} does not begin with a label's name; {example}")
     rest = rest[name.end() :].lstrip()
     operator = next((operator for operator in OPERATORS if rest.startswith(operator)), None)
@@ -139,10 +140,16 @@ def _one(rest: str, text: str) -> tuple[Matcher, str]:
     rest = rest[len(operator) :].lstrip()
     value = _VALUE.match(rest)
     if value is None:
+        _refuse_open_quote(rest, text)
         raise ValueError(
             f'{text!r} is no matcher, as after {operator!r} comes no value; the empty one is "". {example}'
         )
     return Matcher(_unquoted(name[0]), operator, _unquoted(value[0])), rest[value.end() :].lstrip()
+
+
+def _refuse_open_quote(rest: str, text: str) -> None:
+    if rest.startswith('"'):
+        raise ValueError(f"{text!r} is no matcher, as the quote at {rest!r} is not closed")
 
 
 def _unquoted(token: str) -> str:

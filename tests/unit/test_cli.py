@@ -226,11 +226,11 @@ def test_a_region_that_is_denied_is_named_and_the_others_are_planned(
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (days(1, 2), "is after --to"),
         # Also where midnight has passed since TODAY.
         (days(3, -1), "is not over yet"),
         ((*days(3, 1), "--project", "x"), "airis_reconcile_sagemaker does not read by project"),
         ((*days(3, 1), "--conn-id", "aws_nobody"), "aws_nobody"),
+        ((*days(3, 1), "--region", "mars-1"), "'mars-1' is no AWS region"),
     ],
 )
 def test_what_cannot_be_planned_says_why(
@@ -245,13 +245,15 @@ def test_what_cannot_be_planned_says_why(
     [
         (("--source", "slack", *days(2, 1)), "invalid choice: 'slack'"),
         (("--source", "sagemaker", "--from", "soon", "--to", "2026-11-02"), "'soon' is not a day like 2026-11-01"),
+        (("--source", "sagemaker", *days(1, 2)), "is after --to"),
     ],
 )
 def test_a_plan_takes_days_and_sources_only(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], answer: str
 ) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         cli.main(["plan-backfill", *arguments])
+    assert ended.value.code == 2
     assert answer in capsys.readouterr().err
 
 

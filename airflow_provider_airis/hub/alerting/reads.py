@@ -14,6 +14,8 @@ from airflow_provider_airis.hub.store import tables as db
 from airflow_provider_airis.hub.store.series import SeriesRef
 from airflow_provider_airis.records import Alert, AlertChange, AlertSeverity, AlertStatus, ChangeType
 
+_CHUNK = 500
+
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An entry of an alert's history. ``status``, ``severity`` and ``value`` are as they were right after it."""
@@ -60,6 +62,18 @@ def detail(connection: Connection, alert_id: str, now: int) -> AlertDetail | Non
         series=msgspec.json.decode(row.series, type=list[SeriesRef]),
         data_at=row.data_at,
     )
+
+
+def sources(connection: Connection, alert_ids: Collection[str]) -> dict[str, set[str]]:
+    """The sources that the alerts of rules were evaluated over, by the alert's id."""
+    table = db.alerts.c
+    chosen = sorted(alert_ids)
+    found: dict[str, set[str]] = {}
+    for start in range(0, len(chosen), _CHUNK):
+        query = select(table.id, table.series).where(table.id.in_(chosen[start : start + _CHUNK]))
+        for alert_id, series in connection.execute(query):
+            found[alert_id] = {ref.source for ref in msgspec.json.decode(series, type=list[SeriesRef])}
+    return found
 
 
 def page(
