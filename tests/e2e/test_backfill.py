@@ -144,7 +144,8 @@ class Backfill:
 
 
 def _day(run: dict[str, Any]) -> str:
-    return str(run["logical_date"] or run["dag_run_id"])[:16].removesuffix("T00:00")
+    date = run["logical_date"]
+    return str(date)[:16].removesuffix("T00:00") if date else str(run["dag_run_id"])
 
 
 def _title(process: psutil.Process) -> str:
