@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import jinja2
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
@@ -30,6 +30,7 @@ from airflow_provider_airis.records import from_ms, iso
 from airflow_provider_airis.routes import parse_duration, parse_matchers
 
 MAX_ROWS = 50
+MAX_PAGE = 1_000_000
 MAX_COUNTED = 1000
 MAX_RESOLVED = 8
 DURATIONS = {"30m": "30 min", "1h": "1 h", "4h": "4 h", "12h": "12 h", "1d": "1 day", "3d": "3 days", "7d": "7 days"}
@@ -107,16 +108,20 @@ async def root() -> Response:
 
 
 @router.get("/dashboard", dependencies=[Depends(require("read"))])
-async def dashboard(request: Request, alert: str = "") -> Response:
-    """The overview, or the page of one alert."""
+async def dashboard(request: Request, alert: str = "", page: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1) -> Response:
+    """The overview, or the page of one alert.
+
+    :param page: of the overview's sources.
+    """
     store: Store = request.app.state.store
+    number = page
     now = time.time_ns() // 1_000_000
 
-    def page() -> str:
-        here, values = ("alert", _alert(store, alert, now)) if alert else ("overview", _overview(store, now))
+    def render() -> str:
+        here, values = ("alert", _alert(store, alert, now)) if alert else ("overview", _overview(request, now, number))
         return _render(f"{here}.html", here=here, now=now, **_known(request), **values)
 
-    return HTMLResponse(await in_thread(request, page), headers=_HEADERS)
+    return HTMLResponse(await in_thread(request, render), headers=_HEADERS)
 
 
 def _known(request: Request) -> dict[str, Any]:
@@ -184,16 +189,17 @@ async def _silences(request: Request, form: dict[str, str] | None = None, wrong:
     return HTMLResponse(await in_thread(request, page), 400 if wrong else 200, _HEADERS)
 
 
-def _overview(store: Store, now: int) -> dict[str, Any]:
+def _overview(request: Request, now: int, number: int) -> dict[str, Any]:
+    store: Store = request.app.state.store
     opened = store.read(reads.page, now, status=["firing", "acknowledged"], limit=MAX_COUNTED)
     ended = store.read(reads.page, now, status=["resolved"], limit=MAX_COUNTED)
     rows = [*sorted(opened, key=views.urgency)[:MAX_ROWS], *ended[:MAX_RESOLVED]]
-    shown = [found for row in rows if (found := store.read(reads.detail, row.id, now))]
+    shown = store.read(reads.rows, [row.id for row in rows], now)
     known_silences = store.read(silences.read, now)
-    activity = store.read(metrics.activity, start=now - views.HOUR, end=now, step=views.ACTIVITY_STEP)
+    activity = request.app.state.activity.look()
     return {
         "rules": len(store.read(rulebook.read)),
-        **views.overview(opened, ended, shown, activity, now, known_silences),
+        **views.overview(opened, ended, shown, activity, now, known_silences, number),
     }
 
 
