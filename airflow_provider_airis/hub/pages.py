@@ -9,17 +9,18 @@ import time
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import jinja2
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from airflow_provider_airis.hub import format as fmt
 from airflow_provider_airis.hub import views
+from airflow_provider_airis.hub.activity import Snapshot
 from airflow_provider_airis.hub.alerting import alerts, notification_log, reads, rulebook, silences
 from airflow_provider_airis.hub.alerting.alerts import Acknowledgement
 from airflow_provider_airis.hub.auth import form_key, require, sent
@@ -32,6 +33,7 @@ from airflow_provider_airis.records import Alert, from_ms, iso
 from airflow_provider_airis.routes import parse_duration, parse_matchers
 
 MAX_ROWS = 50
+MAX_PAGE = 1_000_000
 MAX_COUNTED = 1000
 MAX_RESOLVED = 8
 _CHANGES = {"acknowledge": alerts.acknowledge, "resolve": alerts.resolve}
@@ -110,17 +112,27 @@ async def root() -> Response:
 
 
 @router.get("/dashboard", dependencies=[Depends(require("read"))])
-async def dashboard(request: Request, alert: str = "", source: str = "") -> Response:
-    """The overview, of the sources whose names have a text in them if there is one, or the page of one alert."""
+async def dashboard(
+    request: Request,
+    alert: str = "",
+    source: str = "",
+    page: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1,
+) -> Response:
+    """The overview, or the page of one alert.
+
+    :param source: of the overview, only what is of sources whose names have this text in them.
+    :param page: of the overview's sources.
+    """
     if alert:
         return await _alert_page(request, alert)
-    store: Store = request.app.state.store
+    number = page
     now = time.time_ns() // 1_000_000
 
-    def page() -> str:
-        return _render("overview.html", here="overview", now=now, **_known(request), **_overview(store, now, source))
+    def render() -> str:
+        values = _overview(request, now, number, source)
+        return _render("overview.html", here="overview", now=now, **_known(request), **values)
 
-    return HTMLResponse(await in_thread(request, page), headers=_HEADERS)
+    return HTMLResponse(await in_thread(request, render), headers=_HEADERS)
 
 
 @router.post("/dashboard", dependencies=[Depends(require("alerts", form=True))])
@@ -224,23 +236,25 @@ async def _silences(request: Request, form: dict[str, str] | None = None, wrong:
     return HTMLResponse(await in_thread(request, page), 400 if wrong else 200, _HEADERS)
 
 
-def _overview(store: Store, now: int, source: str) -> dict[str, Any]:
+def _overview(request: Request, now: int, number: int, source: str) -> dict[str, Any]:
+    store: Store = request.app.state.store
     opened = store.read(reads.page, now, status=["firing", "acknowledged"], limit=MAX_COUNTED)
     ended = store.read(reads.page, now, status=["resolved"], limit=MAX_COUNTED)
-    activity = store.read(metrics.activity, start=now - views.HOUR, end=now, step=views.ACTIVITY_STEP)
+    activity: Snapshot = request.app.state.activity.look()
     if source:
         named = {alert.id for alert in (*opened, *ended) if views.is_named(alert.source, source)}
         read_from = store.read(reads.sources, [alert.id for alert in (*opened, *ended)])
         named |= {i for i, names in read_from.items() if any(views.is_named(name, source) for name in names)}
         opened, ended = ([alert for alert in found if alert.id in named] for found in (opened, ended))
-        activity = [one for one in activity if views.is_named(one.source, source)]
+        known = [one for one in activity.sources if views.is_named(one.source, source)]
+        activity = Snapshot(activity.at, known)
     rows = [*sorted(opened, key=views.urgency)[:MAX_ROWS], *ended[:MAX_RESOLVED]]
-    shown = [found for row in rows if (found := store.read(reads.detail, row.id, now))]
+    shown = store.read(reads.rows, [row.id for row in rows], now)
     known_silences = store.read(silences.read, now)
     return {
         "source": source,
         "rules": len(store.read(rulebook.read)),
-        **views.overview(opened, ended, shown, activity, now, known_silences),
+        **views.overview(opened, ended, shown, activity, now, known_silences, number),
     }
 
 

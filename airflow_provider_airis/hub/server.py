@@ -63,7 +63,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
                 if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(found) > 1:
                     continue
                 where = f"{address[0]} port {address[1]}"
-                raise OSError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from None
+                raise OSError(f"cannot listen on {where}: {os.strerror(error.errno or 0).lower()}") from None
             sockets.append(opened.enter_context(one))
         if not sockets:
             raise OSError(f"cannot listen on {host!r}: none of its addresses is this machine's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Collection, Sequence
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_airis.hub.activity import STEP_MS, Snapshot
 from airflow_provider_airis.hub.alerting.notification_log import Showing
 from airflow_provider_airis.hub.alerting.reads import AlertDetail, Transition
 from airflow_provider_airis.hub.alerting.rules import Rule
@@ -24,12 +26,12 @@ from airflow_provider_airis.routes.matching import alike, match_all
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
-ACTIVITY_STEP = 2 * MINUTE
 SILENT_AFTER = 30 * MINUTE
 MAX_SERIES = 6
 MAX_STEPS = 1500
 MAX_DELIVERIES = 50
 MAX_ENDED = 20
+MAX_SOURCES = 50
 _SEVERITIES = ("critical", "high", "medium", "warning", "low", "info")
 _TITLES = {
     "fired": "Fired",
@@ -66,17 +68,20 @@ def overview(
     opened: Collection[Alert],
     ended: Collection[Alert],
     shown: Sequence[AlertDetail],
-    activity: Sequence[SourceActivity],
+    activity: Snapshot,
     now: int,
     silences: Sequence[KnownSilence],
+    page: int = 1,
 ) -> dict[str, Any]:
     """The overview.
 
     :param opened: all alerts that are firing or acknowledged, and ``ended``: those that are resolved.
     :param shown: those of both that get a row.
-    :param activity: of the hour before ``now``, in steps of ``ACTIVITY_STEP``.
+    :param page: of the sources, from 1; the last one if there are not so many.
     """
-    sources = [_source(source, now) for source in activity]
+    known = activity.sources
+    pages = max(1, math.ceil(len(known) / MAX_SOURCES))
+    first = (min(page, pages) - 1) * MAX_SOURCES
     return {
         "headline": headline(opened),
         "counts": {
@@ -87,9 +92,13 @@ def overview(
         "active": [_row(alert, silences) for alert in shown if alert.status != "resolved"],
         "resolved": [_row(alert, ()) for alert in shown if alert.status == "resolved"],
         "hidden": len(opened) - sum(alert.status != "resolved" for alert in shown),
-        "sources": sources,
-        "rate": round(sum(source["points"] for source in sources) / 60, 1),
-        "silent": sum(source["silent"] for source in sources),
+        "sources": [_source(source, activity.at) for source in known[first : first + MAX_SOURCES]],
+        "first": first + 1,
+        "total": len(known),
+        "page": min(page, pages),
+        "pages": pages,
+        "rate": round(sum(sum(source.counts) for source in known) / 60, 1),
+        "silent": sum(_is_silent(source, activity.at) for source in known),
     }
 
 
@@ -104,10 +113,14 @@ def _row(alert: AlertDetail, silences: Sequence[KnownSilence]) -> dict[str, Any]
     }
 
 
+def _is_silent(source: SourceActivity, now: int) -> bool:
+    return now - source.last > SILENT_AFTER
+
+
 def _source(source: SourceActivity, now: int) -> dict[str, Any]:
-    silent = now - source.last > SILENT_AFTER
+    silent = _is_silent(source, now)
     # The newest step is still being filled, and what is behind it has not come yet: that is no decline.
-    complete = source.counts if silent else source.counts[: (source.last - now + HOUR) // ACTIVITY_STEP]
+    complete = source.counts if silent else source.counts[: (source.last - now + HOUR) // STEP_MS]
     return {
         "name": source.source,
         "series": source.series,

@@ -40,7 +40,7 @@ def taken() -> Iterator[int]:
         (("--port", "99999"), 2, "'99999' is no port, 0 to 65535"),
         (("--port", "-1"), 2, "--port"),
         (("--port", "http"), 2, "'http' is no port"),
-        (("--port", "{taken}"), 1, "cannot listen on 127.0.0.1 port {taken}: Address already in use"),
+        (("--port", "{taken}"), 1, "cannot listen on 127.0.0.1 port {taken}: address already in use"),
         (("--port", "0", "--host", "no-host.invalid"), 1, "cannot listen on 'no-host.invalid': "),
         (("--port", "0", "--database", "sqlite:////nonexistent/hub.db"), 1, "the store is not reachable"),
         (("--port", "0", "--database", "mysql://x"), 1, "not in 'mysql'"),

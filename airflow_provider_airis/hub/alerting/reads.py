@@ -58,9 +58,7 @@ def detail(connection: Connection, alert_id: str, now: int) -> AlertDetail | Non
     return AlertDetail(
         **msgspec.structs.asdict(found[0]),
         history=[_transition(entry) for entry in history],
-        rule=msgspec.json.decode(row.rule, type=Rule) if row.rule else None,
-        series=msgspec.json.decode(row.series, type=list[SeriesRef]),
-        data_at=row.data_at,
+        **_evaluated(row),
     )
 
 
@@ -74,6 +72,31 @@ def sources(connection: Connection, alert_ids: Collection[str]) -> dict[str, set
         for alert_id, series in connection.execute(query):
             found[alert_id] = {ref.source for ref in msgspec.json.decode(series, type=list[SeriesRef])}
     return found
+
+
+def rows(connection: Connection, ids: Collection[str], now: int) -> list[AlertDetail]:
+    """Alerts with all that a table shows of them, which is not their history, in the order of their ids."""
+    table = db.alerts.c
+    more = {
+        row.id: row
+        for row in connection.execute(
+            select(table.id, table.rule, table.series, table.data_at).where(table.id.in_(ids))
+        )
+    }
+    found = {alert.id: alert for alert in alerts.read(connection, table.id.in_(ids), now)}
+    return [
+        AlertDetail(**msgspec.structs.asdict(found[alert_id]), **_evaluated(more[alert_id]))
+        for alert_id in ids
+        if alert_id in found
+    ]
+
+
+def _evaluated(row: Any) -> dict[str, Any]:
+    return {
+        "rule": msgspec.json.decode(row.rule, type=Rule) if row.rule else None,
+        "series": msgspec.json.decode(row.series, type=list[SeriesRef]),
+        "data_at": row.data_at,
+    }
 
 
 def page(

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from airflow_provider_airis.hub import pages
+from airflow_provider_airis.hub.activity import Activity
 from airflow_provider_airis.hub.api import (
     alerts,
     events,
@@ -79,6 +80,7 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
     )
     app.state.store = store
     app.state.tokens = tokens
+    app.state.activity = Activity(store)
     app.state.intake = Intake(max_requests, max_bytes)
     for module in _ROUTERS:
         app.include_router(module.router)
