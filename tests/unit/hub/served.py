@@ -16,7 +16,7 @@ from airflow_provider_airis.hub.auth import Tokens
 from airflow_provider_airis.hub.server import Server
 from airflow_provider_airis.hub.store.store import Store
 
-TOKEN = "a-token-that-may-do-it-all"  # noqa: S105
+TOKEN = "a-token-that-may-do-it-all"
 OTHER = "another-one-that-may-as-well"
 _SCOPES = frozenset({"ingest", "read", "alerts", "admin"})
 
