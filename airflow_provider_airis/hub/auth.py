@@ -63,11 +63,18 @@ class Tokens:
 
     def scopes(self, token: str) -> frozenset[str] | None:
         """The scopes of a token, None for an unknown one; takes as long for either."""
+        return self._find(token)[1]
+
+    def name(self, token: str) -> str:
+        """The name of a token, empty for an unknown one."""
+        return self._find(token)[0]
+
+    def _find(self, token: str) -> tuple[str, frozenset[str] | None]:
         digest = _digest(token)
-        found = None
-        for _, known, scopes in self._tokens:
+        found: tuple[str, frozenset[str] | None] = "", None
+        for name, known, scopes in self._tokens:
             if hmac.compare_digest(known, digest):
-                found = scopes
+                found = name, scopes
         return found
 
 

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import Request, Response
 from sqlalchemy import Connection
 
+from airflow_provider_airis.hub.auth import sent
 from airflow_provider_airis.hub.flow import chunks
 from airflow_provider_airis.hub.ingest import MAX_TEXT, Form, unpack
 from airflow_provider_airis.hub.problems import Problem, explain
@@ -69,6 +70,7 @@ async def to_store(
     fence = leases.fence_of(request)
     encoding = _encoding(request)
     path = request.url.path
+    owner = request.app.state.tokens.name(sent(request)[1])
 
     def once(transaction: Transaction) -> tuple[int, bytes, bool]:
         leases.check_fence(transaction, fence)
@@ -78,7 +80,7 @@ async def to_store(
             status, result = work(transaction, document)
             return status, b"" if result is None else msgspec.json.encode(result)
 
-        return answers.once(transaction, key, path, document, do)
+        return answers.once(transaction, owner, key, path, document, do)
 
     status, answered, replayed = await asyncio.wrap_future(store.submit(once, size=len(content), turn=turn))
     headers = {"Idempotency-Replayed": "true"} if replayed else None

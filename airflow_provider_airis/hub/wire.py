@@ -55,6 +55,7 @@ CAPABILITIES = {
     "ndjson": True,
     "integrations.webhooks": False,
     "integrations.user-sync": True,
+    "integrations.user-sync.max_deactivate": True,
     "users": True,
 }
 

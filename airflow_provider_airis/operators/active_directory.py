@@ -328,6 +328,7 @@ class _Sync:
                 sync_id=self.delivery,
                 timestamp=self.reading.now,
                 deleted=deleted,
+                max_deactivate=self.operator.max_missing,
             )
         except PermanentError as error:
             if error.status == 409:

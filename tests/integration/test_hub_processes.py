@@ -218,12 +218,12 @@ def test_a_key_at_both_at_once_is_done_once(pair: list[Store]) -> None:
         return 201, str(len(done)).encode()
 
     for turn in range(20):
-        keyed = [store.submit(lambda t: answers.once(t, f"k{turn}", "/p", b"", lambda: work(t))) for store in pair]  # noqa: B023
+        keyed = [store.submit(lambda t: answers.once(t, "", f"k{turn}", "/p", b"", lambda: work(t))) for store in pair]  # noqa: B023
         results = [future.result(30) for future in keyed]
         assert results[0][:2] == results[1][:2]
         assert sorted(replayed for *_, replayed in results) == [False, True]
         with pytest.raises(Problem, match="another body"):
-            pair[0].submit(lambda t: answers.once(t, f"k{turn}", "/p", b"x", lambda: work(t))).result(30)  # noqa: B023
+            pair[0].submit(lambda t: answers.once(t, "", f"k{turn}", "/p", b"x", lambda: work(t))).result(30)  # noqa: B023
 
 
 def test_transitions_of_one_alert_at_both_follow_one_another(pair: list[Store]) -> None:

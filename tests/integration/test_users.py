@@ -237,3 +237,16 @@ def test_a_hub_without_users_says_so(connect, hub):
     connect("elsewhere", conn_type="airis", host=f"{hub.url}/nothing", password=hub.token)
     with AirisHook("elsewhere") as hook, pytest.raises(PermanentError, match="capabilities"):
         sync(hook, "s", [user(1)])
+
+
+def test_an_older_directory_and_one_that_lost_too_many_are_refused_in_words(hook, source):
+    sync(hook, source, [user(n) for n in range(4)])
+    with pytest.raises(PermanentError, match="a newer one is not undone by an older one") as caught:
+        sync(hook, source, [user(0)], timestamp=NOW - 1)
+    assert caught.value.status == 409
+    with pytest.raises(PermanentError, match="more than max_deactivate=2"):
+        sync(hook, source, [user(0)], max_deactivate=2)
+    with pytest.raises(PermanentError, match="the full sync names nobody"):
+        sync(hook, source, [])
+    assert names(hook, source) == ["user0", "user1", "user2", "user3"]
+    assert sync(hook, source, [user(0)], max_deactivate=3).deactivated == 3

@@ -291,6 +291,7 @@ class AirisHook(HttpHook):
         sync_id: str,
         timestamp: int,
         deleted: Iterable[str] = (),
+        max_deactivate: int | None = None,
     ) -> UserSyncSummary:
         """Send a directory's users as they are yielded, a thousand a request.
 
@@ -302,10 +303,18 @@ class AirisHook(HttpHook):
         :param sync_id: names this sync; its repetition needs the same users or another name.
         :param timestamp: when the directory was read, Unix ms.
         :param deleted: ids or usernames that a delta deactivates; read after ``users``.
+        :param max_deactivate: how many the hub may deactivate, if it offers to look after that. Without it, it takes no
+            full sync that names nobody.
         :raises PermanentError: the hub has no directory, refuses the sync as a whole, or cannot be told who left.
         """
         return Users(self).sync(
-            users, source=source, sync_type=sync_type, sync_id=sync_id, timestamp=timestamp, deleted=deleted
+            users,
+            source=source,
+            sync_type=sync_type,
+            sync_id=sync_id,
+            timestamp=timestamp,
+            deleted=deleted,
+            max_deactivate=max_deactivate,
         )
 
     def users(

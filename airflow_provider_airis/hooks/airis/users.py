@@ -73,6 +73,7 @@ class Users:
         sync_id: str,
         timestamp: int,
         deleted: Iterable[str] = (),
+        max_deactivate: int | None = None,
     ) -> UserSyncSummary:
         """As :meth:`~airflow_provider_airis.hooks.airis.AirisHook.sync_users`."""
         body = {"event_type": "user_sync", "source": source, "timestamp": timestamp}
@@ -81,11 +82,14 @@ class Users:
         summary = UserSyncSummary()
         part: list[User] = []
         number, size = 1, 0
+        bounded = max_deactivate is not None and self._hub.offers("integrations.user-sync.max_deactivate")
 
         def send(last: bool) -> None:
             data: dict[str, Any] = {"users": part, "sync_type": sync_type}
             if number > 1 or not last:
                 data |= {"sync_id": sync_id, "part": number, "last": last}
+            if bounded:
+                data["max_deactivate"] = max_deactivate
             if last and (gone := list(deleted)):
                 data["deleted"] = gone
             content, headers = self._hub.encoded(body | {"data": data})

@@ -1,5 +1,6 @@
 """Evaluates rules as points arrive. The points' own time decides, not the clock: an evaluation happens at each new
-timestamp of a group of series, over the window that ends there, and never at one that is history already.
+timestamp of a group of series, over the window that ends there, and never at one that is history already. One that is
+ahead of the hub's clock waits until the clock is there, or a sender whose clock is fast would hide what others send.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from airflow_provider_airis.records import Alert
 # Labels that are fields of an alert; all others become tags.
 _FIELDS = ("environment", "model_id", "alert_type", "description")
 _CHUNK = 500
-_EVER = 1 << 62
 
 _STATES = select(db.rule_states).where(
     db.rule_states.c.rule_id == bindparam("rule_id"),
@@ -57,15 +57,31 @@ class Evaluator:
 
     def __init__(self) -> None:
         self._rules: list[Rule] | None = None
+        self._by_metric: dict[str, list[Rule]] = {}
         self._version = 0
         self._newest = 0
         self._groups: dict[str, dict[str, Group]] = {}
         self._watched: dict[int, list[Group]] = {}
+        # Timestamp → series that have a point there, once the clock is.
+        self._ahead: dict[int, set[int]] = {}
         self.horizon_ms = 0
 
     def forget(self) -> None:
         """Read everything anew when it is next asked for."""
         self._rules = None
+
+    @property
+    def due(self) -> int | None:
+        """When a point that came ahead of the clock is to be evaluated, Unix ms."""
+        return min(self._ahead, default=None)
+
+    def discard(self, series_id: int) -> None:
+        """A series that was undone; its id may become another's."""
+        for group in self._watched.pop(series_id, ()):
+            group.series.pop(series_id, None)
+            if not group.series:
+                self._groups[group.rule.id].pop(group.mark, None)
+        self._newest = min(self._newest, series_id - 1)
 
     def load(self, transaction: Transaction) -> None:
         """Read the rules and find their series, unless that is done; no rule changes then until the commit."""
@@ -77,10 +93,17 @@ class Evaluator:
             return
         self._version = version
         self._rules = [msgspec.json.decode(row.rule, type=Rule) for row in connection.execute(select(db.rules))]
+        self._by_metric = {rule.metric: [] for rule in self._rules}
+        for rule in self._rules:
+            self._by_metric[rule.metric].append(rule)
         self._groups, self._watched = {}, {}
         self.horizon_ms = max((rule.horizon_ms for rule in self._rules), default=0)
         self._newest = 0
-        self._find_series(connection)
+        try:
+            self._find_series(connection)
+        except BaseException:
+            self.forget()
+            raise
 
     def _find_series(self, connection: Connection) -> None:
         """Take in the series that came since, by whatever process: they are committed in the order of their ids."""
@@ -98,7 +121,7 @@ class Evaluator:
         """A series that may be new."""
         if series_id in self._watched:
             return
-        for rule in self._rules or ():
+        for rule in self._by_metric.get(ref.name, ()):
             if not rule.matches(ref.source, ref.name, ref.tags):
                 continue
             source, tags = rule.group(ref.source, ref.tags)
@@ -114,10 +137,16 @@ class Evaluator:
         oldest = transaction.now - self.horizon_ms
         for series_id, timestamp, _ in rows:
             if timestamp >= oldest and series_id in self._watched:
-                transaction.arrived.setdefault(series_id, set()).add(timestamp)
+                if timestamp > transaction.now:
+                    self._ahead.setdefault(timestamp, set()).add(series_id)
+                else:
+                    transaction.arrived.setdefault(series_id, set()).add(timestamp)
 
     def evaluate(self, transaction: Transaction) -> None:
         """Step every group that has new points through their timestamps."""
+        for timestamp in [at for at in self._ahead if at <= transaction.now]:
+            for series_id in self._ahead.pop(timestamp):
+                transaction.arrived.setdefault(series_id, set()).add(timestamp)
         if not transaction.arrived:
             return
         # One process at a time: the next one sees the points, and what was concluded from them.
@@ -134,6 +163,8 @@ class Evaluator:
     def catch_up(self, transaction: Transaction, rule_id: str | None = None) -> None:
         """Evaluate groups up to their newest point, where that has not happened: all, or those of one rule."""
         self.load(transaction)
+        # What is due by now is stepped through, as if it had just arrived.
+        self.evaluate(transaction)
         feeds.hold(transaction, feeds.ALERTS)
         self._find_series(transaction.connection)
         for owner, groups in self._groups.items():
@@ -179,7 +210,8 @@ class _Pass:
             connection.execute(_VALUES, rows)
 
     def _state(self, group: Group) -> tuple[int | None, int]:
-        return self._states.get(group.mark, (None, -1))
+        since, evaluated_at = self._states.get(group.mark, (None, -1))
+        return since, min(evaluated_at, self._transaction.now)
 
     def _newer(self) -> dict[str, set[int]]:
         """Timestamps of points that the groups have not been stepped through."""
@@ -187,7 +219,7 @@ class _Pass:
         owner = {series_id: group.mark for group in self._groups for series_id in group.series}
         found: dict[str, set[int]] = {}
         for chunk in _chunks(list(owner)):
-            span = {"ids": chunk, "after": min(after.values()), "until": _EVER}
+            span = {"ids": chunk, "after": min(after.values()), "until": self._transaction.now}
             for series_id, timestamp, _ in self._transaction.connection.execute(_POINTS, span):
                 if timestamp > after[owner[series_id]]:
                     found.setdefault(owner[series_id], set()).add(timestamp)
@@ -195,7 +227,8 @@ class _Pass:
 
     def _steps(self, group: Group, timestamps: set[int]) -> list[int]:
         evaluated_at = self._state(group)[1]
-        steps = sorted(timestamp for timestamp in timestamps if timestamp > max(evaluated_at, self._oldest))
+        least, most = max(evaluated_at, self._oldest), self._transaction.now
+        steps = sorted(timestamp for timestamp in timestamps if least < timestamp <= most)
         # A point that came late, or came again with another value, may change what was concluded last.
         again = any(evaluated_at - self._rule.window_ms < timestamp <= evaluated_at for timestamp in timestamps)
         return [evaluated_at, *steps] if again and evaluated_at >= self._oldest else steps

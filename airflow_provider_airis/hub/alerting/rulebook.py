@@ -23,7 +23,6 @@ def put(transaction: Transaction, rule: Rule, *, replace: bool) -> bool:
 
     :raises Problem: 409, there is one that must not be replaced.
     """
-    transaction.cached = True
     # Whoever stores points meanwhile waits, and sees the rule then.
     feeds.advance(transaction, feeds.RULES)
     table = db.rules.c
@@ -43,7 +42,6 @@ def remove(transaction: Transaction, rule_id: str) -> None:
 
     :raises Problem: 404.
     """
-    transaction.cached = True
     feeds.advance(transaction, feeds.RULES)
     feeds.hold(transaction, feeds.ALERTS)
     if not transaction.connection.execute(delete(db.rules).where(db.rules.c.id == rule_id)).rowcount:

@@ -15,12 +15,15 @@ from airflow_provider_airis.hub.store.writer import Transaction
 
 def once(
     transaction: Transaction,
+    token: str,
     key: str | None,
     path: str,
     document: bytes,
     work: Callable[[], tuple[int, bytes]],
 ) -> tuple[int, bytes, bool]:
-    """Status, answer, and whether they are replayed: under a key a work is done once.
+    """Status, answer, and whether they are replayed: under a key a work is done once for each that uses it.
+
+    :param token: the name of the token that the request bears, empty for one that bears none.
 
     :raises Problem: 409, the key was used with another document.
     """
@@ -28,10 +31,10 @@ def once(
         return *work(), False
     digest = hashlib.sha256(document).hexdigest()
     table = db.answers.c
-    mine = (table.key == key) & (table.path == path)
-    row = {"key": key, "path": path, "digest": digest, "status": 0, "answer": "", "at": transaction.now}
+    mine = (table.token == token) & (table.key == key) & (table.path == path)
+    row = {"token": token, "key": key, "path": path, "digest": digest, "status": 0, "answer": "", "at": transaction.now}
     # First of all: another process that has the same key waits here for this transaction's end.
-    if sql.insert_new(transaction.connection, db.answers, [row], ["key", "path"]):
+    if sql.insert_new(transaction.connection, db.answers, [row], ["token", "key", "path"]):
         status, answer = work()
         values = {"status": status, "answer": answer.decode()}
         transaction.connection.execute(update(db.answers).where(mine).values(values))

@@ -46,7 +46,7 @@ def ingest(transaction: Transaction, document: bytes, form: Form, header_key: st
     if rows:
         first = feeds.advance(transaction, FEED, len(rows)) - len(rows) + 1
         numbered = [msgspec.structs.asdict(row) | {"sequence": first + place} for place, row in enumerate(rows)]
-        new = sql.insert_new(transaction.connection, db.events, numbered, ["key"])
+        new = sql.insert_new(transaction.connection, db.events, numbered, ["source", "key"])
     return IngestAnswer(len(rows), len(rows) - new, refusals)
 
 

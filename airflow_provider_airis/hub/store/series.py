@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, select, update
@@ -24,6 +25,20 @@ class SeriesRef(msgspec.Struct, frozen=True):
     name: str
     tags: dict[str, str]
     unit: str = ""
+
+
+class Cached(NamedTuple):
+    """What the cache holds of a series that a transaction has made or changed.
+
+    :param new: whether it was not there for this process before.
+    """
+
+    series_id: int
+    source: str
+    name: str
+    tags: bytes
+    canonical: str
+    new: bool
 
 
 class SeriesCache:
@@ -48,16 +63,25 @@ class SeriesCache:
         held = self._sources.get(source)
         if held is None:
             held = self._sources[source] = _of_source(transaction.connection, source)
-        series_id, had = held.get((name, canonical)) or _make(transaction, ref, canonical)
+        found = held.get((name, canonical))
+        series_id, had = found or _make(transaction, ref, canonical)
         if had != unit:
             transaction.connection.execute(update(db.series).where(db.series.c.id == series_id).values(unit=unit))
-        transaction.cached = True
+        if found is None or had != unit or series_id in transaction.made:
+            transaction.made.add(series_id)
+            transaction.cached.append(Cached(series_id, source, name, tags, canonical, new=found is None))
         transaction.evaluator.add(series_id, ref)
         held[name, canonical] = self.known[source, name, tags] = series_id, unit
         return series_id
 
+    def undo(self, cached: Iterable[Cached]) -> None:
+        """What a transaction cached of its own doing is not so."""
+        for entry in cached:
+            self.known.pop((entry.source, entry.name, entry.tags), None)
+            self._sources.get(entry.source, {}).pop((entry.name, entry.canonical), None)
+
     def forget(self) -> None:
-        """What was cached may have been undone."""
+        """Make room: what is needed is read again."""
         self.known.clear()
         self._sources.clear()
 

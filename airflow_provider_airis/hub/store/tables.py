@@ -52,13 +52,14 @@ events = Table(
     "events",
     metadata,
     Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
-    Column("key", String, nullable=False, unique=True),
+    Column("key", String, nullable=False),
     Column("event_type", String, nullable=False),
     Column("source", String, nullable=False),
     Column("severity", String, nullable=False),
     Column("timestamp", BigInteger, nullable=False),
     Column("category", String),
     Column("data", Text, nullable=False),
+    UniqueConstraint("source", "key"),
     Index("events_category", "category", "sequence"),
     Index("events_source", "source", "event_type", "sequence"),
     sqlite_autoincrement=True,
@@ -264,7 +265,17 @@ users = Table(
     Column("user", Text, nullable=False, comment="JSON object without what changes with every sync"),
     Column("synced_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("email", String, comment="in small letters"),
     Index("users_username", "source", "username"),
+    Index("users_email", "email"),
+)
+
+# The full sync in force of each directory.
+user_syncs = Table(
+    "user_syncs",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("timestamp", BigInteger, nullable=False, comment="when the directory was read"),
 )
 
 user_sync_parts = Table(
@@ -289,15 +300,25 @@ synced_users = Table(
     Column("user", Text, comment="null for one that was refused or deleted"),
     Column("deleted", Boolean, nullable=False),
     Column("synced_at", BigInteger, nullable=False),
+    Column("email", String, comment="in small letters"),
 )
 
 answers = Table(
     "answers",
     metadata,
+    Column("token", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("path", String, primary_key=True),
     Column("digest", String, nullable=False),
     Column("status", Integer, nullable=False),
     Column("answer", Text, nullable=False),
     Column("at", BigInteger, nullable=False, index=True),
+)
+
+# What is written to find out whether the store can be written to.
+readiness = Table(
+    "readiness",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
 )

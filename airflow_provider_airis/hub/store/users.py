@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from sqlalchemy import (
@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from airflow_provider_airis.hub.ingest import MAX_TEXT
+from airflow_provider_airis.hub.ingest import MAX_AHEAD_MS, MAX_TEXT
 from airflow_provider_airis.hub.problems import Problem, explain
 from airflow_provider_airis.hub.store import feeds, sql
 from airflow_provider_airis.hub.store import tables as db
@@ -43,6 +43,8 @@ class UserSync(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a sync brings. Without ``sync_id`` it is the whole of it; otherwise its ``part``, from 1 up to the ``last``.
 
     :param deleted: usernames or ids, in a delta.
+    :param max_deactivate: how many a full sync may deactivate, in each of its parts. Any number unless given, but then
+        a sync that names nobody deactivates nobody.
     """
 
     users: list[Any]
@@ -51,6 +53,7 @@ class UserSync(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     part: int = 1
     last: bool = True
     deleted: list[str] = []
+    max_deactivate: Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)] | None = None
 
 
 class UserSyncBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,12 +100,14 @@ class UsersPage(msgspec.Struct):
 def sync(transaction: Transaction, body: UserSyncBody) -> UserSyncAnswer:
     """Stage a part of a sync, and put the sync into force if it was the one that was missing.
 
-    :raises Problem: 400, the fields contradict each other.
+    :raises Problem: 400, the fields contradict each other; 409, the directory was read before what is in force; 422,
+        it would deactivate too many. Then the directory stays as it was.
     """
     data = body.data
-    _check(body)
+    _check(body, transaction.now)
     connection, sync_id = transaction.connection, data.sync_id or ""
     feeds.lock(transaction, f"users:{body.source}")
+    _check_age(connection, body)
     if data.sync_id is None:
         _discard(connection, body.source, sync_id)
     refusals = _stage(connection, body, sync_id)
@@ -111,14 +116,24 @@ def sync(transaction: Transaction, body: UserSyncBody) -> UserSyncAnswer:
     accepted = len(data.users) - len(refusals)
     if not _complete(connection, body.source, sync_id):
         return UserSyncAnswer(accepted=accepted, rejected=refusals, applied=False)
-    counts = _apply(transaction, body.source, sync_id, full=data.sync_type == "full")
+    full = data.sync_type == "full"
+    counts = _apply(transaction, body.source, sync_id, full=full)
+    if full:
+        _check_deactivated(connection, body, sync_id, counts["deactivated"])
+        sql.upsert(connection, db.user_syncs, [{"source": body.source, "timestamp": body.timestamp}])
     _discard(connection, body.source, sync_id)
     return UserSyncAnswer(accepted=accepted, rejected=refusals, applied=True, **counts)
 
 
-def _check(body: UserSyncBody) -> None:
+def _check(body: UserSyncBody, now: int) -> None:
     if not 1 <= len(body.source) <= MAX_TEXT:
         raise Problem(400, f"it has 1 to {MAX_TEXT} characters", pointer="/source")
+    if not 0 <= body.timestamp <= now + MAX_AHEAD_MS:
+        # Nothing would ever be newer than it.
+        detail = (
+            f"{body.timestamp} is before 1970, or more than {MAX_AHEAD_MS // 60_000} minutes ahead of the hub's clock"
+        )
+        raise Problem(400, f"{detail}, {now}", pointer="/timestamp")
     if body.data.part < 1:
         raise Problem(400, "parts are counted from 1", pointer="/data/part")
     if body.data.deleted and body.data.sync_type == "full":
@@ -126,11 +141,44 @@ def _check(body: UserSyncBody) -> None:
         raise Problem(400, detail, pointer="/data/deleted")
 
 
+def _check_age(connection: Connection, body: UserSyncBody) -> None:
+    table = db.user_syncs.c
+    newest = connection.scalar(select(table.timestamp).where(table.source == body.source))
+    if newest is not None and body.timestamp < newest:
+        raise Problem(
+            409,
+            f"the directory {body.source!r} was read at {body.timestamp}, the full sync in force is of {newest}: "
+            "a newer one is not undone by an older one. Read the directory again",
+            pointer="/timestamp",
+        )
+
+
+def _check_deactivated(connection: Connection, body: UserSyncBody, sync_id: str, deactivated: int) -> None:
+    most = body.data.max_deactivate
+    if most is None:
+        staged = db.synced_users.c
+        mine = select(staged.id).where(staged.source == body.source, staged.sync_id == sync_id)
+        if not deactivated or connection.execute(mine.limit(1)).first():
+            return
+        why = "the full sync names nobody. If they have really left, give max_deactivate"
+    elif deactivated > most:
+        why = f"more than max_deactivate={most:,}"
+    else:
+        return
+    active = select(func.count()).select_from(db.users).where(db.users.c.source == body.source, db.users.c.active)
+    known = (connection.scalar(active) or 0) + deactivated
+    raise Problem(
+        422,
+        f"Refusing to deactivate: {deactivated:,} of {known:,} users of {body.source} are missing, {why}",
+        pointer="/data/max_deactivate",
+    )
+
+
 def _stage(connection: Connection, body: UserSyncBody, sync_id: str) -> list[Refusal]:
     """Keep a part's users until the other parts are there: whom it refuses."""
     staged: dict[str, dict[str, Any]] = {}
     refusals: list[Refusal] = []
-    row = {"source": body.source, "sync_id": sync_id, "deleted": False}
+    row: dict[str, Any] = {"source": body.source, "sync_id": sync_id, "deleted": False, "email": None}
     for index, content in enumerate(body.data.users):
         try:
             user = _user(content)
@@ -143,7 +191,8 @@ def _stage(connection: Connection, body: UserSyncBody, sync_id: str) -> list[Ref
         fields = msgspec.to_builtins(user)
         synced_at = fields.pop("sync_timestamp", body.timestamp)
         text = msgspec.json.encode(fields, order="sorted").decode()
-        staged[user.id] = {**row, "id": user.id, "username": user.username, "user": text, "synced_at": synced_at}
+        known = {"id": user.id, "username": user.username, "user": text, "synced_at": synced_at}
+        staged[user.id] = {**row, **known, "email": _address(user.email)}
     for name in body.data.deleted:
         gone = {**row, "id": name, "username": name, "user": None, "synced_at": body.timestamp}
         staged[name] = {**gone, "deleted": True}
@@ -163,6 +212,11 @@ def _user(content: Any) -> SyncedUser:
         if not 1 <= len(getattr(user, field)) <= MAX_TEXT:
             raise Problem(400, f"it has 1 to {MAX_TEXT} characters", pointer=f"/{field}")
     return user
+
+
+def _address(email: str | None) -> str | None:
+    """An address as it is looked up."""
+    return email.lower() if email else None
 
 
 def _names(content: Any) -> list[str]:
@@ -201,7 +255,7 @@ def _apply(transaction: Transaction, source: str, sync_id: str, *, full: bool) -
             ("duplicates", unchanged),
         )
     }
-    fresh = select(staged.user, staged.username, staged.synced_at).where(mine, staged.id == users.id)
+    fresh = select(staged.user, staged.username, staged.synced_at, staged.email).where(mine, staged.id == users.id)
     changed = select(staged.id).where(brought, ~unchanged)
     connection.execute(
         update(db.users)
@@ -209,16 +263,23 @@ def _apply(transaction: Transaction, source: str, sync_id: str, *, full: bool) -
         .values(
             user=fresh.with_only_columns(staged.user).scalar_subquery(),
             username=fresh.with_only_columns(staged.username).scalar_subquery(),
+            email=fresh.with_only_columns(staged.email).scalar_subquery(),
             active=True,
             updated_at=now,
         )
     )
-    new = select(staged.source, staged.id, staged.username, true(), staged.user, staged.synced_at, literal(now)).where(
-        brought, ~known
-    )
-    connection.execute(
-        insert(db.users).from_select(["source", "id", "username", "active", "user", "synced_at", "updated_at"], new)
-    )
+    values = {
+        "source": staged.source,
+        "id": staged.id,
+        "username": staged.username,
+        "active": true(),
+        "user": staged.user,
+        "synced_at": staged.synced_at,
+        "updated_at": literal(now),
+        "email": staged.email,
+    }
+    new = select(*values.values()).where(brought, ~known)
+    connection.execute(insert(db.users).from_select(list(values), new))
     seen = fresh.with_only_columns(staged.synced_at).scalar_subquery()
     connection.execute(
         update(db.users)
@@ -257,7 +318,7 @@ def read(
 ) -> tuple[list[KnownUser], int]:
     """A page of users by source and id, and how many there are in all.
 
-    :param email: compared without regard to capitals, of ASCII at least.
+    :param email: the field of that name, in capitals or not.
     :param behind: source and id of the user behind whom the page starts.
     """
     table = db.users.c
@@ -267,8 +328,7 @@ def read(
     if active is not None:
         conditions.append(table.active == active)
     if email is not None:
-        written = msgspec.json.encode({"email": email})[1:-1].lower().decode()
-        conditions.append(func.lower(table.user).contains(written, autoescape=True))
+        conditions.append(table.email == _address(email))
     total = connection.scalar(select(func.count()).select_from(db.users).where(*conditions)) or 0
     if behind is not None:
         conditions.append(tuple_(table.source, table.id) > tuple_(*map(literal, behind)))

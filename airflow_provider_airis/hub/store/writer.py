@@ -18,12 +18,12 @@ from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, InterfaceError,
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from airflow_provider_airis.hub.problems import Problem, StoreUnavailable
-from airflow_provider_airis.hub.store.feeds import Turn
+from airflow_provider_airis.hub.store.feeds import RULES, Turn
 from airflow_provider_airis.hub.store.wakeups import notify
 
 if TYPE_CHECKING:
     from airflow_provider_airis.hub.alerting.evaluation import Evaluator
-    from airflow_provider_airis.hub.store.series import SeriesCache
+    from airflow_provider_airis.hub.store.series import Cached, SeriesCache
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Transaction:
     :ivar now: Unix ms.
     :ivar changed: feed → its last sequence, for those that this transaction adds to.
     :ivar arrived: series id → timestamps of its points that rules want to see.
-    :ivar cached: whether works have changed caches, which a rollback must then drop.
+    :ivar made: the ids of series that it has made or changed, and ``cached``: what the caches know of that.
     :ivar held: names of what this transaction has locked.
     :ivar rules: the version of the rules, once it may not change any more.
     :ivar evaluator: the rules in force.
@@ -68,7 +68,8 @@ class Transaction:
         self.now = time.time_ns() // 1_000_000
         self.changed: dict[str, int] = {}
         self.arrived: dict[int, set[int]] = {}
-        self.cached = False
+        self.made: set[int] = set()
+        self.cached: list[Cached] = []
         self.held: set[str] = set()
         self.rules: int | None = None
 
@@ -76,19 +77,36 @@ class Transaction:
     def part(self) -> Iterator[None]:
         """What is done within is undone together, with the locks that it took, if it fails."""
         before = self.changed.copy(), self.held.copy(), self.rules
+        cached = len(self.cached)
         try:
             with self.connection.begin_nested():
                 yield
         except BaseException:
+            self.undo(cached, before[0])
             self.changed, self.held, self.rules = before
             raise
+
+    def undo(self, cached: int, changed: dict[str, int]) -> None:
+        """The caches forget what was done since, and nothing of what others have cached.
+
+        :param cached: how much of :attr:`cached` stays, and ``changed`` as it was then.
+        """
+        undone = self.cached[cached:]
+        del self.cached[cached:]
+        self.made = {entry.series_id for entry in self.cached}
+        self.series.undo(undone)
+        for entry in undone:
+            if entry.new:
+                self.evaluator.discard(entry.series_id)
+        if self.changed.get(RULES) != changed.get(RULES):
+            self.evaluator.forget()
 
 
 class Writer:
     """Does works in a thread of its own.
 
     Rules are evaluated after a transaction's works; if that fails, it undoes only its own doing. When works were
-    undone, what is cached is dropped.
+    undone, so is what they have cached, and nothing else.
 
     :param after_commit: called once the transaction is durable.
     """
@@ -109,6 +127,8 @@ class Writer:
         self._works: deque[_Queued] = deque()
         self._ready = threading.Condition()
         self._ending = False
+        # Seconds until the store is tried again for what nobody waits for.
+        self._pause = 0.0
         self._thread = threading.Thread(target=self._run, name="hub-writer", daemon=True)
         self._thread.start()
 
@@ -140,7 +160,11 @@ class Writer:
     def _next(self) -> list[_Queued]:
         with self._ready:
             while not self._works and not self._ending:
-                self._ready.wait()
+                due = self._evaluator.due
+                wait = None if due is None else max(due / 1000 - time.time(), self._pause)
+                self._pause = 0.0
+                if not self._ready.wait(wait) and wait is not None:
+                    return [_Queued(_nothing, Future(), 0, Turn.ANY)]
             group: list[_Queued] = []
             taken = 0
             while self._works and len(group) < _GROUP_WORKS and taken < _GROUP_BYTES:
@@ -154,12 +178,13 @@ class Writer:
             try:
                 outcomes, transaction = self._commit(group)
             except Exception as error:  # noqa: BLE001 (handed to whoever waits for the works)
-                self._forget()
+                self._partitions.clear()
                 if attempt < _ATTEMPTS and _state(error) in _AGAIN:
                     time.sleep(random.uniform(0, 0.02 * attempt))  # noqa: S311
                     continue
                 if isinstance(error, SQLAlchemyError):
                     log.error("the store is not reachable: %s", _reason(error))
+                    self._pause = 1.0
                     error = StoreUnavailable(_reason(error))
                 outcomes = [(None, error)] * len(group)
             else:
@@ -172,14 +197,20 @@ class Writer:
                 queued.future.set_exception(failure)
 
     def _commit(self, group: list[_Queued]) -> tuple[list[tuple[Any, Exception | None]], Transaction]:
-        with self._engine.begin() as connection:
-            transaction = Transaction(connection, self._evaluator, self._series, self._partitions)
-            outcomes = [self._attempt(transaction, queued.work) for queued in group]
-            _, failure = self._attempt(transaction, self._evaluator.evaluate)
-            if failure is not None:
-                log.error("rules could not be evaluated", exc_info=failure)
-            if transaction.changed and connection.dialect.name == "postgresql":
-                notify(connection)
+        transaction = None
+        try:
+            with self._engine.begin() as connection:
+                transaction = Transaction(connection, self._evaluator, self._series, self._partitions)
+                outcomes = [self._attempt(transaction, queued.work) for queued in group]
+                _, failure = self._attempt(transaction, self._evaluator.evaluate)
+                if failure is not None:
+                    log.error("rules could not be evaluated", exc_info=failure)
+                if transaction.changed and connection.dialect.name == "postgresql":
+                    notify(connection)
+        except BaseException:
+            if transaction:
+                transaction.undo(0, {})
+            raise
         return outcomes, transaction
 
     def _attempt(self, transaction: Transaction, work: Work) -> tuple[Any, Exception | None]:
@@ -190,16 +221,13 @@ class Writer:
         except Exception as error:
             if _is_outage(error) or _state(error) in _AGAIN:
                 raise
-            if transaction.cached:
-                self._forget()
             if isinstance(error, (DataError, OverflowError)):
                 error = Problem(400, f"a value is out of bounds: {_reason(error)}")
             return None, error
 
-    def _forget(self) -> None:
-        self._evaluator.forget()
-        self._series.forget()
-        self._partitions.clear()
+
+def _nothing(_transaction: Transaction) -> None:
+    """What is done for the evaluation that follows it."""
 
 
 def _is_outage(error: Exception) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 
 import pytest
 import time_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from airflow_provider_airis.hub.alerting import alerts, reads, rulebook
 from airflow_provider_airis.hub.alerting.evaluation import Evaluator
 from airflow_provider_airis.hub.store import metrics, points
+from airflow_provider_airis.hub.store import tables as db
 from tests.databases import Databases
 from tests.unit.hub.conftest import MINUTE, Bench, temporary
 
@@ -298,3 +301,56 @@ def test_a_series_of_a_failed_work_is_forgotten(bench: Bench) -> None:
     bench.send([(0, 99)], endpoint="x")
     assert [series.name for series in bench.store.read(metrics.query, start=0, end=1 << 60)] == ["latency", "n"]
     assert bench.kinds() == ["fired"]
+
+
+def test_a_point_ahead_of_the_clock_hides_nobody_else_and_counts_when_the_clock_is_there(bench: Bench) -> None:
+    """A rule over all series of a metric, one of whose senders has a clock that is nine minutes fast."""
+    bench.rule(by=[], aggregation="max")
+    start = bench.now / 1000
+    with time_machine.travel(start, tick=False):
+        bench.send([(9, 1)], endpoint="fast")
+        bench.send([(-1, 1), (0, 50)], endpoint="right")
+        assert bench.kinds() == ["fired"]
+        # The timer finds it no earlier.
+        bench.store.submit(bench.store.maintain).result(10)
+        assert bench.kinds() == ["fired"]
+        assert evaluated(bench) <= bench.now
+    with time_machine.travel(start + 9 * 60, tick=False):
+        bench.store.submit(lambda _: None).result(10)
+        assert bench.kinds() == ["fired", "resolved"]
+        assert evaluated(bench) == bench.now + 9 * MINUTE
+
+
+def test_what_came_ahead_is_evaluated_though_nothing_else_comes(bench: Bench) -> None:
+    bench.rule()
+    ahead = (time.time() * 1000 + 300 - bench.now) / MINUTE
+    bench.send([(ahead, 50)], endpoint="x")
+    while not bench.kinds():
+        time.sleep(0.01)
+    assert bench.kinds() == ["fired"]
+
+
+def test_what_came_ahead_outlives_the_process(bench: Bench) -> None:
+    bench.rule()
+    start = bench.now / 1000
+    with time_machine.travel(start, tick=False):
+        bench.send([(5, 50)], endpoint="x")
+        bench.reopen()
+    with time_machine.travel(start + 5 * 60, tick=False):
+        bench.store.submit(bench.store.maintain).result(10)
+        assert bench.kinds() == ["fired"]
+
+
+def test_a_clock_that_was_set_back_blinds_no_rule(bench: Bench) -> None:
+    bench.rule()
+    start = bench.now / 1000
+    with time_machine.travel(start + 3600, tick=False):
+        bench.send([(60, 1)], endpoint="x")
+    with time_machine.travel(start, tick=False):
+        bench.send([(0, 50)], endpoint="x")
+        assert bench.kinds() == ["fired"]
+
+
+def evaluated(bench: Bench) -> int:
+    """Data time up to which the rule was evaluated."""
+    return bench.store.read(lambda connection: connection.scalar(select(db.rule_states.c.evaluated_at))) or 0

@@ -420,7 +420,7 @@ def test_answers_expire_after_a_week(bench: Bench) -> None:
             calls.append(1)
             return 200, b"done"
 
-        return bench.store.submit(lambda t: answers.once(t, "key", "/path", body, work)).result(10)
+        return bench.store.submit(lambda t: answers.once(t, "", "key", "/path", body, work)).result(10)
 
     assert once(b"body") == (200, b"done", False)
     assert once(b"body") == (200, b"done", True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-HEAD = "0005"
+HEAD = "0006"
 # Who migrates holds it, and so does whoever looks whether that is needed.
 _LOCK = 7_302_741_001
 
