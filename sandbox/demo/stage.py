@@ -17,7 +17,7 @@ from sandbox.airflow import Airflow
 from sandbox.demo.display import Display
 from sandbox.fake import FakeServer, Running
 from sandbox.process import Server, serve
-from sandbox.topology import HISTORY_DAYS, commands, connections, hub_arguments
+from sandbox.topology import COMPONENTS, HISTORY_DAYS, commands, connections, hub_arguments
 
 
 class DemoError(Exception):
@@ -91,10 +91,17 @@ class Stage:
             if not self.until(lambda: dag_ids <= self._dags(), 240):
                 raise DemoError(f"the Dags did not appear: {self.airflow.call('GET', '/importErrors')}")
 
+    def backfill(self, *options: str) -> None:
+        """Create a backfill, which SQLite refuses while others write. The Dags are stored, and do not change."""
+        self.airflow.kill("dag-processor")
+        del self.airflow.processes["dag-processor"]
+        with self.display.phase(f"airflow backfill create {' '.join(options)}"):
+            self.airflow.run("backfill", "create", *options, "--max-active-runs", str(HISTORY_DAYS))
+
     def go(self) -> None:
         """Start the rest of Airflow."""
         with self.display.phase("scheduler and triggerer are healthy"):
-            self.airflow.start("scheduler", "triggerer")
+            self.airflow.start(*(name for name in COMPONENTS if name not in self.airflow.processes))
             self.airflow.wait()
 
     def stop(self) -> None:

@@ -75,9 +75,7 @@ class Story:
         if answer.is_error:
             raise DemoError(f"the hub refused the rule with {answer.status_code}: {answer.text}")
         first, last = (iso(at)[:10] for at in (history.start, history.end - 1))
-        command = ("backfill", "create", "--dag-id", self.reconcile, "--from-date", first, "--to-date", last)
-        with self.display.phase(f"airflow {' '.join(command)}"):
-            self.stage.airflow.run(*command, "--max-active-runs", str(HISTORY_DAYS))
+        self.stage.backfill("--dag-id", self.reconcile, "--from-date", first, "--to-date", last)
 
     def play(self) -> dict[str, Tally]:
         """Everything to its end; then compare, by system."""
