@@ -62,7 +62,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
                 # A name may have addresses of a kind that this machine has switched off.
                 if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(found) > 1:
                     continue
-                where = f"{address[0]} port {address[1]}"
+                where = f"{host or 'every address'} port {port}"
                 raise OSError(f"cannot listen on {where}: {os.strerror(error.errno or 0).lower()}") from None
             sockets.append(opened.enter_context(one))
         if not sockets:
