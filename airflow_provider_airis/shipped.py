@@ -50,6 +50,11 @@ def limit(stem: str, kind: str) -> timedelta:
     return about(BY_STEM[stem], kind).limit
 
 
+def receiver(system: System) -> str:
+    """The connection that an export's Dag sends to: its target's, where alerts go to a connection."""
+    return str(value(system.stem, "target")) if system.target_is_connection else system.default_conn_id
+
+
 def _facts(system: System) -> str:
     """Where to look further: connections, options, the documentation."""
     docs = value("airis", "docs_url").rstrip("/")

@@ -167,7 +167,7 @@ def parsing() -> dict[str, Any]:
 def silence() -> dict[str, Any]:
     """An hour of the live Dag, 100 endpoints of which 30 idle: billed metrics, and what is paid in a month for them.
 
-    ``silent_every_s`` of 0, 900 (the default) and 3600; all with ``lookback_s`` of 900.
+    ``idle_poll_interval_s`` of 0, 900 (the default) and 3600; all with ``lookback_s`` of 900.
     """
     windows = [(NOW - timedelta(minutes=5 * n + 5), NOW - timedelta(minutes=5 * n)) for n in range(12)]
     figures: dict[str, Any] = {}
@@ -178,7 +178,7 @@ def silence() -> dict[str, Any]:
             requested = 0
             for start, end in windows:
                 begin = start - timedelta(seconds=900 + every)
-                *_, operator = read(begin, end, lookback_s=900, silent_every_s=every)
+                *_, operator = read(begin, end, lookback_s=900, idle_poll_interval_s=every)
                 requested += operator.summary()["metrics_requested"]
             figures[f"metrics_requested_{every}"] = requested
             figures[f"cloudwatch_calls_{every}"] = counted(control)[0]

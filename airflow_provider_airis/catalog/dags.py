@@ -19,6 +19,7 @@ _SYNC = {
 _RECONCILE = timedelta(hours=6)
 # AirisDispatchOperator begins nothing new after its max_run_s of ten minutes; what it has begun then, it ends.
 _DISPATCH = timedelta(minutes=15)
+# ExportOperator begins no further batch after its max_run_s of 25 minutes.
 _EXPORT = timedelta(minutes=30)
 
 
@@ -39,7 +40,7 @@ class About:
 def about(system: System, kind: str) -> About:
     """What one of the row's Dags is.
 
-    :param kind: a key of its ``dags``: ``sync``, ``reconcile``, ``dispatch``, or what its export is.
+    :param kind: a key of its ``dags``: ``sync``, ``reconcile``, ``dispatch``, ``export``.
     """
     dag_id, summary = system.dags[kind], system.summary
     if kind in ("sync", "reconcile"):
@@ -53,7 +54,7 @@ def about(system: System, kind: str) -> About:
         action = f"Alerts of AIRIS-MON to {system.title}, as they change"
     else:
         assert system.export
-        title, direction, limit = f"AIRIS-MON to {system.title}: {kind}", "outbound", _EXPORT
+        title, direction, limit = f"AIRIS-MON to {system.title}: {system.export.what}", "outbound", _EXPORT
         summary = system.export.summary
         action = f"Sent from AIRIS-MON to {system.title}"
     description = f"{action}. {summary[0].upper()}{summary[1:]}."

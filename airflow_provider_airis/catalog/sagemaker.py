@@ -80,10 +80,10 @@ ROW = System(
                 only="sync",
             ),
             Option(
-                "silent_every_s",
+                "idle_poll_interval_s",
                 "integer",
                 "900",
-                "How often airis_sync_sagemaker asks for a series that was silent for three hours; 0 for each time.",
+                "Seconds until idle series, those without a point for three hours, are polled again; 0: each time.",
                 only="sync",
             ),
             Option(

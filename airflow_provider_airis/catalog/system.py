@@ -211,12 +211,14 @@ class Webhook:
 class Export:
     """What the hub holds and is no alert is sent to the system.
 
-    :param what: names the Dag, ``airis_<what>_<stem>``.
+    :param what: names the Dag, ``airis_<what>_<stem>``, and the offset, ``<consumer>-<stem>-<what>``.
     :param summary: what is sent, as a line of the documentation.
+    :param schedule: cron expression of that Dag, in UTC.
     """
 
     what: str
     summary: str
+    schedule: str = "*/5 * * * *"
     options: tuple[Option, ...] = ()
 
 
@@ -297,6 +299,11 @@ class System:
         return f"{PACKAGE}.receive.{self.stem}.{self.prefix}Handler" if self.webhook else None
 
     @property
+    def export_class(self) -> str | None:
+        """Import path of the class that sends it what is no alert."""
+        return f"{PACKAGE}.exports.{self.stem}.{self.prefix}Export" if self.export else None
+
+    @property
     def all_options(self) -> tuple[Option, ...]:
         """The options of its section: those of its facets, and the row's own."""
         return (
@@ -322,5 +329,5 @@ class System:
             "reconcile": self.source is not None and self.source.reconcile is not None,
             "dispatch": self.channel is not None,
         }
-        exports = {self.export.what: f"airis_{self.export.what}_{self.stem}"} if self.export else {}
+        exports = {"export": f"airis_{self.export.what}_{self.stem}"} if self.export else {}
         return {kind: f"airis_{kind}_{self.stem}" for kind, there in kinds.items() if there} | exports

@@ -79,8 +79,8 @@ class SageMakerToAirisOperator(HistoryOperator):
     :param jobs: of ``training``, ``processing``, ``transform``: whose instances' load to read, as ListMetrics shows it.
     :param linked_accounts: whether to read also what other accounts share with this one, a monitoring account: their
         series have their own ``account_id``, and are read as ListMetrics shows them.
-    :param silent_every_s: how often to ask for a series that was silent for three hours, and then for the whole time
-        since; each time if 0. Windows that are older than two hours ask for everything.
+    :param idle_poll_interval_s: how often idle series, those without a point for three hours, are polled, then for the
+        whole time since; each time if 0. Windows that are older than two hours ask for everything.
 
     Needs ``sagemaker:ListEndpoints``, ``sagemaker:DescribeEndpoint``, ``sagemaker:DescribeEndpointConfig``,
     ``cloudwatch:ListMetrics`` and ``cloudwatch:GetMetricData``.
@@ -110,7 +110,7 @@ class SageMakerToAirisOperator(HistoryOperator):
         series: Sequence[str] = (),
         jobs: Sequence[str] = (),
         linked_accounts: bool = False,
-        silent_every_s: int = 0,
+        idle_poll_interval_s: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -121,7 +121,7 @@ class SageMakerToAirisOperator(HistoryOperator):
         self.series = series
         self.jobs = jobs
         self.linked_accounts = linked_accounts
-        self.silent_every_s = silent_every_s
+        self.idle_poll_interval_s = idle_poll_interval_s
         self.hook: SageMakerHook | None = None
 
     @classmethod
@@ -133,12 +133,12 @@ class SageMakerToAirisOperator(HistoryOperator):
     def window(self, context: Context) -> Window:
         """The window that this run reads, from as far back as a silent series was last asked for."""
         window = super().window(context)
-        return Window(window.start - self.silent_every_s * 1000, window.end)
+        return Window(window.start - self.idle_poll_interval_s * 1000, window.end)
 
     @property
     def looks_back_ms(self) -> int:
         """As any other, and as far as a silent series was last asked for."""
-        return super().looks_back_ms + self.silent_every_s * 1000
+        return super().looks_back_ms + self.idle_poll_interval_s * 1000
 
     def collect(self, window: Window) -> Iterator[Metric | Event]:
         """Yield the events of the window, and the points of its periods, page by page."""
@@ -322,9 +322,9 @@ class SageMakerToAirisOperator(HistoryOperator):
         found += self._rare(hook, specs)
         others = set(map(in_order, self.dimensions)) - {VARIANT, COMPONENT}
         jobs = {JOBS[kind] for kind in self.jobs}
-        recent = window.start + self.silent_every_s * 1000
+        recent = window.start + self.idle_poll_interval_s * 1000
         lately = now - from_ms(recent) < _ACTIVE
-        patient = lately and self.silent_every_s > 0
+        patient = lately and self.idle_poll_interval_s > 0
         listed = jobs | {series.namespace for series in found if patient}
         listed |= {origin(spec)[0] for spec in specs if others}
         shown: set[Series] = set()
@@ -343,7 +343,7 @@ class SageMakerToAirisOperator(HistoryOperator):
         )
         exact = [series for series in named(self.series, specs) if self.wanted(series.owner)]
         yield from ((series, window.start) for series in exact)
-        every = self.silent_every_s * 1000
+        every = self.idle_poll_interval_s * 1000
         own = Window(window.start + every + self.lookback_s * 1000, window.end)
         for series in found:
             if series in exact:

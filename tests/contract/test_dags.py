@@ -47,7 +47,7 @@ print(json.dumps({
 
 
 # A Dag a system, and a kind of it, in the file of the kind.
-DERIVED = {f"airis_{kind}": kind for kind in ("sync", "reconcile", "dispatch")}
+DERIVED = {f"airis_{kind}": kind for kind in ("sync", "reconcile", "dispatch", "export")}
 OF_SYSTEMS = [(system, kind) for system in SYSTEMS for kind in system.dags]
 each_file = pytest.mark.parametrize("name", [path.stem for path in DAG_FILES])
 each_dag = pytest.mark.parametrize(("system", "kind"), OF_SYSTEMS, ids=[f"{s.stem}-{kind}" for s, kind in OF_SYSTEMS])
@@ -119,7 +119,7 @@ def test_a_dag_says_what_its_row_says(dags, system: System, kind: str):
     said, dag = about(system, kind), dags[system.dags[kind]]
     assert dag["dag_display_name"] == said.title
     assert dag["description"] == said.description
-    assert (system.export.summary if kind == "changes" else system.summary)[1:] in said.description
+    assert (system.export.summary if kind == "export" else system.summary)[1:] in said.description
     assert {"airis", system.stem, system.category} < set(dag["tags"])
     assert len({"inbound", "outbound"} & set(dag["tags"])) == 1
     for piece in (f"`{system.default_conn_id}`", f"[{system.section}]", system.url, f"docs/systems/{system.stem}.md"):

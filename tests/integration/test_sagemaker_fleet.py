@@ -118,14 +118,16 @@ def test_variants_and_inference_components_are_read_unless_told_otherwise(aws: S
     assert operator.summary()["aws_calls"] == 6
 
 
-@pytest.mark.parametrize("silent_every_s", [0, 900])
-def test_what_has_load_and_no_requests_is_read_beside_what_is_busy(connect: Callable[..., str], silent_every_s: int):
+@pytest.mark.parametrize("idle_poll_interval_s", [0, 900])
+def test_what_has_load_and_no_requests_is_read_beside_what_is_busy(
+    connect: Callable[..., str], idle_poll_interval_s: int
+):
     span = ("--history-from", (NOW - HOUR).isoformat(), "--history-until", NOW.isoformat())
     with Server("sandbox.sagemaker", "--endpoints", "0", "--now", NOW.isoformat(), *span) as server:
         connect("aws_default", conn_type="aws", **KEY, extra={"endpoint_url": server.url})
         made = {"created": (NOW - 72 * HOUR).isoformat(), "variants": ["busy", "canary"], "components": ["spare"]}
         send(server, "POST", "endpoints", name="main", idle=["canary", "spare"], **made)
-        points, _, operator = read(NOW - 30 * MINUTE, NOW, silent_every_s=silent_every_s)
+        points, _, operator = read(NOW - 30 * MINUTE, NOW, idle_poll_interval_s=idle_poll_interval_s)
         assert not operator.failures
         found = {
             key: [row for row in rows if row[0] >= to_ms(NOW - 30 * MINUTE)] for key, rows in by_series(points).items()

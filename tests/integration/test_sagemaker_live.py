@@ -106,7 +106,7 @@ def test_silent_series_cost_less_and_lose_nothing(server: Server, sync: Callable
     windows = 16
     for number in range(windows):
         start = START + number * WINDOW
-        points, summary = sync(start, lookback_s=900, silent_every_s=1800)
+        points, summary = sync(start, lookback_s=900, idle_poll_interval_s=1800)
         found |= held(points)
         requested += summary["metrics_requested"]
         if seen is None and any(name == "invocations" and endpoint == "wakes" for endpoint, name, *_ in found):
@@ -127,7 +127,7 @@ def test_silent_series_cost_less_and_lose_nothing(server: Server, sync: Callable
 
 def test_every_series_has_its_turn_once_a_bound(sync: Callable[..., Any]):
     """The turns are spread, not all in one window."""
-    costs = [sync(START + n * WINDOW, silent_every_s=900)[1]["metrics_requested"] for n in range(3)]
+    costs = [sync(START + n * WINDOW, idle_poll_interval_s=900)[1]["metrics_requested"] for n in range(3)]
     every = 10 * STATISTICS
     assert max(costs) < every
     # Seven are busy, and of GPUs no one has any: 21 each; the three others have load, 6 each.
@@ -139,7 +139,7 @@ def test_what_is_read_late_is_read_whole(server: Server, sync: Callable[..., Any
     """Of a window that ended hours ago, what is active now says nothing."""
     send(server, "DELETE", "calls")
     interval = {"data_interval_start": START - 300 * MINUTE, "data_interval_end": START - 295 * MINUTE}
-    operator = SageMakerToAirisOperator(task_id="late", region_name="us-east-1", silent_every_s=900)
+    operator = SageMakerToAirisOperator(task_id="late", region_name="us-east-1", idle_poll_interval_s=900)
     with time_machine.travel(START + 60 * MINUTE, tick=False):
         window = operator.window(interval)  # type: ignore[arg-type]
         assert sum(1 for _ in operator.collect(window))

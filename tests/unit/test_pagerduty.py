@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_airis.channels.pagerduty import event
 from airflow_provider_airis.channels.view import AlertView
+from airflow_provider_airis.exports.pagerduty import change
 from airflow_provider_airis.hooks.pagerduty import PagerDutyHook
-from airflow_provider_airis.operators.pagerduty import change
 from airflow_provider_airis.records import Alert, Event
 from tests.views import URL, alert
 

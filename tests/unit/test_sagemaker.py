@@ -107,7 +107,7 @@ def test_the_dags_map_a_task_to_each_connection_and_region(name: str, live: bool
     ]
     one = task.unmap({"aws_conn_id": "aws_research", "region_name": "eu-west-1"})
     assert task.map_index_template == "{{ task.aws_conn_id or 'default' }} {{ task.region_name or 'default' }}"
-    assert (one.lookback_s, one.silent_every_s) == ((900, 900) if live else (7200, 0))
+    assert (one.lookback_s, one.idle_poll_interval_s) == ((900, 900) if live else (7200, 0))
     assert one.jobs == ["training"]
     assert one.dimensions == ["EndpointName/VariantName", "InferenceComponentName"]
 
