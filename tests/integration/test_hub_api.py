@@ -608,10 +608,10 @@ def test_live_data_fires_before_it_is_acknowledged_and_history_does_not(client: 
     old = [body(source, 99, at=now() - (i + 20) * MINUTE) for i in range(1000)]
     assert ok(client.post("/metrics/batch", json={"batches": old}))["accepted"] == 1000
     assert ok(client.get("/alerts/changes", params={"after": after}))["changes"] == []
-    ok(client.post("/metrics/ingest", json=body(source, 99)))
+    ok(client.post("/metrics/ingest", json=body(source, 99, at=now() - MINUTE)))
     (change,) = ok(client.get("/alerts/changes", params={"after": after}))["changes"]
     assert (change["change"], change["alert"]["model_id"], change["alert"]["current_value"]) == ("fired", "b", 99)
-    ok(client.post("/metrics/ingest", json=body(source, 1, at=now() + MINUTE)))
+    ok(client.post("/metrics/ingest", json=body(source, 1, at=now())))
     detail = ok(client.get(f"/alerts/{change['alert']['id']}"))
     assert [entry["change"] for entry in detail["history"]] == ["fired", "resolved"]
     assert detail["rule"]["id"] == f"rule-{source}"
