@@ -137,6 +137,12 @@ class Health(msgspec.Struct):
     store: str
 
 
+class Liveness(msgspec.Struct):
+    """What answers is alive."""
+
+    status: str = "ok"
+
+
 class Limits(msgspec.Struct):
     """What is refused beyond."""
 

@@ -34,6 +34,7 @@ from airflow_provider_airis.hub.api import (
 from airflow_provider_airis.hub.auth import Tokens
 from airflow_provider_airis.hub.flow import Feeds, Intake
 from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem
+from airflow_provider_airis.hub.readiness import Readiness
 from airflow_provider_airis.hub.store.store import Store
 from airflow_provider_airis.hub.wire import openapi
 
@@ -43,6 +44,9 @@ MAX_REQUESTS = 1024
 MAX_HELD = 128 << 20
 MAINTAIN_S = 30
 PRUNE_S = 600
+# Those who read many points have threads of their own: nobody else waits for one of them.
+READERS = 12
+SCANNERS = 6
 _ROUTERS = (
     metrics,
     events,
@@ -69,10 +73,13 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.feeds = Feeds(store)
-        app.state.readers = ThreadPoolExecutor(4, "hub-reader")
+        app.state.readiness = Readiness(store)
+        app.state.readers = ThreadPoolExecutor(READERS, "hub-reader")
+        app.state.scanners = ThreadPoolExecutor(SCANNERS, "hub-scanner")
         maintaining = asyncio.create_task(_maintain(store))
         yield
         maintaining.cancel()
+        app.state.scanners.shutdown()
         app.state.readers.shutdown()
 
     app = FastAPI(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -13,11 +15,14 @@ from sqlalchemy import Connection
 from airflow_provider_airis.hub.alerting.rules import AGGREGATION
 from airflow_provider_airis.hub.auth import require
 from airflow_provider_airis.hub.problems import Problem
-from airflow_provider_airis.hub.requests import form_of, from_store, to_store
+from airflow_provider_airis.hub.requests import form_of, to_store
 from airflow_provider_airis.hub.store import metrics, points
 from airflow_provider_airis.hub.store.feeds import Turn
+from airflow_provider_airis.hub.store.store import Store
 from airflow_provider_airis.hub.wire import CoverageAnswer, MetricsBatch, QueryAnswer, docs
 from airflow_provider_airis.records import IngestAnswer, MetricsBody
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/api/v1")
 _ingest = [Depends(require("ingest"))]
@@ -74,7 +79,7 @@ async def query_metrics(
         )
         return msgspec.json.encode(QueryAnswer(found))
 
-    return Response(await from_store(request, read), media_type="application/json")
+    return Response(await _scan(request, read), media_type="application/json")
 
 
 @router.get("/metrics/coverage", dependencies=_reader, **docs(CoverageAnswer))
@@ -93,7 +98,13 @@ async def cover_metrics(
         found = metrics.coverage(connection, start=begin, end=end, step=(step or 60) * 1000, source=source, name=name)
         return msgspec.json.encode(CoverageAnswer(found))
 
-    return Response(await from_store(request, read), media_type="application/json")
+    return Response(await _scan(request, read), media_type="application/json")
+
+
+async def _scan(request: Request, what: Callable[[Connection], T]) -> T:
+    """Read what may be much, without holding up who reads little."""
+    store: Store = request.app.state.store
+    return await asyncio.get_running_loop().run_in_executor(request.app.state.scanners, store.scan, what)
 
 
 def _time(value: str, pointer: str) -> int:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from airflow_provider_airis.hub.auth import require
-from airflow_provider_airis.hub.problems import Problem
+from airflow_provider_airis.hub.readiness import Readiness
 from airflow_provider_airis.hub.requests import answer
-from airflow_provider_airis.hub.store.store import Store
-from airflow_provider_airis.hub.wire import CAPABILITIES, Capabilities, Health, Limits, docs
+from airflow_provider_airis.hub.wire import CAPABILITIES, Capabilities, Health, Limits, Liveness, docs
 
 router = APIRouter(prefix="/api/v1")
 _reader = [Depends(require("read"))]
@@ -19,14 +16,18 @@ _reader = [Depends(require("read"))]
 
 @router.get("/health", **docs(Health))
 async def health(request: Request) -> Response:
-    """Alive, and able to write: 503 when it is not. Needs no token."""
-    store: Store = request.app.state.store
-    try:
-        await asyncio.wrap_future(store.submit(lambda _transaction: None))
-    except Problem as problem:
-        content = Health("unavailable", problem.detail)
-        return Response(msgspec.json.encode(content), problem.status, problem.headers, "application/json")
+    """Ready: able to read and to write, as of a second ago; 503 when it is not. Needs no token."""
+    readiness: Readiness = request.app.state.readiness
+    if fault := await readiness.fault():
+        content = msgspec.json.encode(Health("unavailable", fault))
+        return Response(content, 503, {"Retry-After": "2"}, "application/json")
     return answer(Health("ok", "ok"))
+
+
+@router.get("/health/live", **docs(Liveness))
+async def liveness() -> Response:
+    """Alive: it answers, and asks nobody. Needs no token."""
+    return answer(Liveness())
 
 
 @router.get("/capabilities", dependencies=[Depends(require())], **docs(Capabilities))

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
 
 from airflow_provider_airis.hub.problems import StoreUnavailable
+from airflow_provider_airis.hub.store.tables import metadata
 
 _DRIVER = "postgresql+psycopg"
+# What a commit may need at least, in bytes.
+_ROOM = 1 << 20
+# How often SQLite looks at the clock, in instructions of its machine: every few ms.
+_OPCODES = 100_000
+# https://www.postgresql.org/docs/current/errcodes-appendix.html, query_canceled
+_CANCELLED = "57014"
 
 
 def locate(url: str, password: str | None = None) -> URL:
@@ -90,6 +105,46 @@ def _sqlite(url: URL, busy_timeout: float) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
     return engine
+
+
+def verify(engine: Engine) -> None:
+    """Look whether a SQLite file can be read, past what this process has cached of it, and whether its disk has room.
+
+    :raises StoreUnavailable: not so.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    path = Path(str(engine.url.database))
+    try:
+        if shutil.disk_usage(path.parent).free < _ROOM:
+            raise StoreUnavailable(f"no space is left on the disk of {path}")
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True)) as database:
+            for table in metadata.tables:
+                database.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()  # noqa: S608 (our own names)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(str(error)) from error
+
+
+@contextmanager
+def limited(connection: Connection, seconds: float) -> Iterator[Callable[[DBAPIError], bool]]:
+    """Give up what a connection reads within after some time; what is yielded tells whether an error means that."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+        yield lambda error: getattr(error.orig, "sqlstate", None) == _CANCELLED
+        return
+    deadline = time.monotonic() + seconds
+    driver: Any = connection.connection.driver_connection
+    driver.set_progress_handler(lambda: time.monotonic() > deadline, _OPCODES)
+    try:
+        yield lambda error: "interrupted" in str(error.orig)
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that a SQLite file is broken, which it stays."""
+    orig = getattr(error, "orig", None)
+    return getattr(orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def claim(engine: Engine) -> IO[str] | None:

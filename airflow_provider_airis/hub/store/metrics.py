@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
+from itertools import groupby, islice
+from operator import itemgetter
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, func, select
@@ -15,6 +17,8 @@ from airflow_provider_airis.hub.store import tables as db
 
 MAX_POINTS = 1_000_000
 _CHUNK = 500
+# Rows in memory at a time that are not answered.
+_FETCHED = 10_000
 
 
 class SeriesPoints(msgspec.Struct):
@@ -61,7 +65,7 @@ def query(
 
     :param tags: which a series must have, among others.
     :param step: milliseconds; a point a step then, stamped with the step's start.
-    :raises Problem: 400, more than ``MAX_POINTS``.
+    :raises Problem: 400, it would answer more than ``MAX_POINTS``.
     """
     chosen = known_series.find(connection, name=name, source=source, tags=tags)
     table = db.points.c
@@ -74,22 +78,19 @@ def query(
             .where(table.series_id.in_(ids[first : first + _CHUNK]))
             .where(table.timestamp >= start, table.timestamp < end)
             .order_by(table.series_id, table.timestamp)
-            .limit(MAX_POINTS + 1 - total)
+            .execution_options(yield_per=_FETCHED)
         )
-        current = None
-        for series_id, timestamp, value in connection.execute(query):
-            if series_id != current:
-                current = series_id
-                ref = chosen[series_id]
-                line: list[tuple[int, float]] = []
-                answer.append(SeriesPoints(ref.source, ref.name, ref.unit, ref.tags, line))
-            line.append((timestamp, value))
-            total += 1
-        if total > MAX_POINTS:
-            raise Problem(400, f"more than {MAX_POINTS} points: ask for a shorter time, or for fewer series")
-    if step is not None:
-        for series in answer:
-            series.points = _aggregated(series.points, step, aggregation)
+        for series_id, rows in groupby(connection.execute(query), itemgetter(0)):
+            ref = chosen[series_id]
+            points = ((timestamp, value) for _, timestamp, value in rows)
+            # What is too many is seen before it is held.
+            line = list(islice(_aggregated(points, step, aggregation), MAX_POINTS + 1 - total))
+            total += len(line)
+            if total > MAX_POINTS:
+                thinner = "a step, which answers a point each" if step is None else f"a step over {step / 1000:g} s"
+                detail = f"more than {MAX_POINTS:,} points: ask for a shorter time, for fewer series, or for {thinner}"
+                raise Problem(400, detail, pointer="/step")
+            answer.append(SeriesPoints(ref.source, ref.name, ref.unit, ref.tags, line))
     return sorted(answer, key=_identity)
 
 
@@ -182,8 +183,9 @@ def _identity(series: SeriesPoints | SeriesCoverage) -> tuple[str, str, list[tup
     return series.source, series.name, list(series.tags.items())
 
 
-def _aggregated(points: Iterable[tuple[int, float]], step: int, aggregation: str) -> list[tuple[int, float]]:
-    buckets: dict[int, list[float]] = {}
-    for timestamp, value in points:
-        buckets.setdefault(timestamp - timestamp % step, []).append(value)
-    return [(bucket, aggregate(values, aggregation)) for bucket, values in buckets.items()]
+def _aggregated(points: Iterable[tuple[int, float]], step: int | None, aggregation: str) -> Iterable[tuple[int, float]]:
+    """Points, oldest first, as they are, or one for each step."""
+    if step is None:
+        return points
+    steps = groupby(points, lambda point: point[0] - point[0] % step)
+    return ((at, aggregate([value for _, value in within], aggregation)) for at, within in steps)

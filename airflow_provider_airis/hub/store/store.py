@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from airflow_provider_airis.hub.alerting import rulebook
 from airflow_provider_airis.hub.alerting.evaluation import Evaluator
-from airflow_provider_airis.hub.problems import StoreUnavailable
-from airflow_provider_airis.hub.store import feeds, users, wakeups
-from airflow_provider_airis.hub.store.engine import claim, connect
+from airflow_provider_airis.hub.problems import Problem, StoreUnavailable
+from airflow_provider_airis.hub.store import feeds, sql, users, wakeups
+from airflow_provider_airis.hub.store import tables as db
+from airflow_provider_airis.hub.store.engine import claim, connect, limited, verify
 from airflow_provider_airis.hub.store.feeds import Turn
 from airflow_provider_airis.hub.store.migrations import migrate
 from airflow_provider_airis.hub.store.retention import Retention, plan
@@ -27,6 +28,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 KEEP = Retention()
+SCAN_S = 30
 
 
 class Store:
@@ -45,6 +47,8 @@ class Store:
         if self._engine.dialect.name == "postgresql":
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._opened = self.now()
+        # When something was committed last, of the monotonic clock.
+        self.committed = float("-inf")
         self._listeners: list[Callable[[], None]] = []
         self._growing = threading.Lock()
         self._claim = claim(self._engine)
@@ -69,6 +73,7 @@ class Store:
         self._listeners.append(listener)
 
     def _committed(self, transaction: Transaction) -> None:
+        self.committed = time.monotonic()
         if transaction.changed:
             self._grown(transaction.changed)
 
@@ -96,6 +101,34 @@ class Store:
         """
         with _outages(), self._reader.connect() as connection:
             return what(connection, *args, **kwargs)
+
+    def scan(self, what: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for what may read much: after ``SCAN_S`` it is given up.
+
+        :raises Problem: 400, it was.
+        """
+        with self._reader.connect() as connection, _outages(), limited(connection, SCAN_S) as is_over:
+            try:
+                return what(connection, *args, **kwargs)
+            except DBAPIError as error:
+                if is_over(error):
+                    detail = f"this took more than {SCAN_S} s: ask for a shorter time, or for fewer series"
+                    raise Problem(400, detail) from None
+                raise
+
+    def verify(self) -> None:
+        """Look whether what is kept can be read, past all caches.
+
+        :raises StoreUnavailable: it cannot.
+        """
+        if self._writer.damage:
+            raise StoreUnavailable(self._writer.damage)
+        with _outages():
+            verify(self._engine)
+
+    def beat(self, transaction: Transaction) -> None:
+        """Write something, to see whether that is possible."""
+        sql.upsert(transaction.connection, db.readiness, [{"id": 1, "at": transaction.now}])
 
     def now(self) -> int:
         """The hub's clock, Unix ms."""

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, InterfaceError,
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from airflow_provider_airis.hub.problems import Problem, StoreUnavailable
+from airflow_provider_airis.hub.store.engine import is_damage
 from airflow_provider_airis.hub.store.feeds import RULES, Turn
 from airflow_provider_airis.hub.store.wakeups import notify
 
@@ -129,6 +130,8 @@ class Writer:
         self._ending = False
         # Seconds until the store is tried again for what nobody waits for.
         self._pause = 0.0
+        # Why the database file has to be replaced, once that was seen.
+        self.damage = ""
         self._thread = threading.Thread(target=self._run, name="hub-writer", daemon=True)
         self._thread.start()
 
@@ -185,6 +188,8 @@ class Writer:
                 if isinstance(error, SQLAlchemyError):
                     log.error("the store is not reachable: %s", _reason(error))
                     self._pause = 1.0
+                    if is_damage(error):
+                        self.damage = _reason(error)
                     error = StoreUnavailable(_reason(error))
                 outcomes = [(None, error)] * len(group)
             else:
