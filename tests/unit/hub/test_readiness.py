@@ -93,14 +93,15 @@ def test_a_file_that_may_not_grow_is_no_store(own: Hub) -> None:
             pass
 
 
-def test_a_disk_without_room_is_no_store(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    if bench.url.startswith("postgresql"):
-        pytest.skip("the hub does not see the disk of PostgreSQL")
+def test_a_disk_without_room_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of SQLite: the hub does not see the disk of PostgreSQL.
+    bench = Bench(f"sqlite:///{tmp_path}/hub.db")
     monkeypatch.setattr("airflow_provider_airis.hub.store.engine._ROOM", 1 << 60)
     with served(bench.store) as client:
         answer = client.get("/api/v1/health")
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
     assert "no space is left on the disk" in answer.json()["store"]
+    bench.close()
 
 
 def test_a_file_that_was_overwritten_is_no_store(own: Hub) -> None:
