@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
@@ -33,7 +33,7 @@ from airflow_provider_airis.hub.api import (
 )
 from airflow_provider_airis.hub.auth import Tokens
 from airflow_provider_airis.hub.flow import Feeds, Intake
-from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem
+from airflow_provider_airis.hub.problems import MEDIA_TYPE, Problem, StoreUnavailable
 from airflow_provider_airis.hub.readiness import Readiness
 from airflow_provider_airis.hub.store.store import Store
 from airflow_provider_airis.hub.wire import openapi
@@ -77,8 +77,11 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
         app.state.readers = ThreadPoolExecutor(READERS, "hub-reader")
         app.state.scanners = ThreadPoolExecutor(SCANNERS, "hub-scanner")
         maintaining = asyncio.create_task(_maintain(store))
+        # Who looks first need not wait until all is counted.
+        counting = app.state.readers.submit(_count, app.state.activity)
         yield
         maintaining.cancel()
+        counting.cancel()
         app.state.scanners.shutdown()
         app.state.readers.shutdown()
 
@@ -97,6 +100,11 @@ def create_app(store: Store, tokens: Tokens, *, max_requests: int = MAX_REQUESTS
     app.add_exception_handler(Exception, _crash)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _count(activity: Activity) -> None:
+    with suppress(StoreUnavailable):
+        activity.look()
 
 
 async def _maintain(store: Store) -> None:
