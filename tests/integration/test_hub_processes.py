@@ -148,12 +148,12 @@ def _sequences(connection: Any, after: int) -> list[int]:
 
 def test_a_rule_that_is_set_at_one_is_evaluated_for_points_of_the_other(pair: list[Store]) -> None:
     one, other = pair
-    send(other, 1).result(30)  # it has read the rules: there are none
+    at = now() - 3 * MINUTE
+    send(other, 1, at=at - 20).result(30)  # it has read the rules: there are none
     rule(one)
-    send(other, 5, endpoint="x").result(30)
+    send(other, 5, at=at - 10, endpoint="x").result(30)
     assert kinds(one) == []
     # A series that the other has never heard of is in the same group.
-    at = now()
     send(one, 5, at=at, endpoint="y").result(30)
     send(other, 6, at=at, endpoint="x").result(30)
     assert kinds(one) == kinds(other) == ["fired"]
