@@ -18,6 +18,7 @@ from airflow_provider_airis.hub.store import metrics, points
 from airflow_provider_airis.hub.store import tables as db
 from tests.databases import Databases
 from tests.unit.hub.conftest import MINUTE, Bench, temporary
+from tests.unit.hub.served import until
 
 
 def test_fires_with_the_point_and_resolves_with_the_next(bench: Bench) -> None:
@@ -325,8 +326,7 @@ def test_what_came_ahead_is_evaluated_though_nothing_else_comes(bench: Bench) ->
     bench.rule()
     ahead = (time.time() * 1000 + 300 - bench.now) / MINUTE
     bench.send([(ahead, 50)], endpoint="x")
-    while not bench.kinds():
-        time.sleep(0.01)
+    until(bench.kinds)
     assert bench.kinds() == ["fired"]
 
 

@@ -15,7 +15,7 @@ from airflow_provider_airis.hub.alerting import alerts
 from airflow_provider_airis.hub.alerting.alerts import ManualAlert
 from airflow_provider_airis.hub.store import metrics, points
 from tests.unit.hub.conftest import MINUTE, Bench
-from tests.unit.hub.served import served, statements
+from tests.unit.hub.served import served, statements, until
 
 SOURCES = 1000
 SOURCE = r'<th scope="row"><a href="[^"]*">(aws-account-\d+)</a></th>'
@@ -104,8 +104,7 @@ def test_a_snapshot_that_is_old_is_made_anew_beside_those_who_look(
     assert counting.wait(30)
     assert len(seen.look().sources) == 20
     go.set()
-    while len(seen.look().sources) != 21:
-        pass
+    until(lambda: len(seen.look().sources) == 21)
 
 
 def test_a_small_store_is_counted_at_each_look(bench: Bench) -> None:

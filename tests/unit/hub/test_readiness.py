@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_airis.hub import readiness
 from tests.conftest import Hub
 from tests.unit.hub.conftest import Bench
-from tests.unit.hub.served import served, statements
+from tests.unit.hub.served import served, statements, until
 
 
 def writes(asked: list[str]) -> int:
@@ -54,8 +54,7 @@ def test_nobody_queues_behind_the_writer(bench: Bench, monkeypatch: pytest.Monke
             assert client.get("/api/v1/health/live").json() == {"status": "ok"}
             go.set()
             assert blocker.result(60)
-            while client.get("/api/v1/health").status_code != 200:
-                pass
+            until(lambda: client.get("/api/v1/health").status_code == 200)
         # Those who asked meanwhile left one try behind, not three.
         assert 1 <= writes(asked) <= 2
 
@@ -82,15 +81,13 @@ def test_a_file_that_may_not_grow_is_no_store(own: Hub) -> None:
     with own.server:
         assert health(own) == (200, "ok")
         resource.prlimit(own.server.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-        while health(own)[0] == 200:
-            pass  # a second ago it could
+        until(lambda: health(own)[0] != 200)  # a second ago it could
         status, reason = health(own)
         assert status == 503
         assert "store is not reachable" in reason
         assert httpx2.get(f"{own.url}/api/v1/health/live", timeout=60).status_code == 200
         resource.prlimit(own.server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        while health(own)[0] != 200:
-            pass
+        until(lambda: health(own)[0] == 200)
 
 
 def test_a_disk_without_room_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +111,7 @@ def test_a_file_that_was_overwritten_is_no_store(own: Hub) -> None:
         other.close()
         with file.open("r+b") as content:
             content.write(b"\xa5" * file.stat().st_size)
-        while health(own)[0] == 200:
-            pass
+        until(lambda: health(own)[0] != 200)
         status, reason = health(own)
         assert status == 503
         assert "store is not reachable" in reason
