@@ -153,7 +153,7 @@ def parsing() -> dict[str, Any]:
     with stand_in(60):
         start = NOW - timedelta(hours=6)
         points, seconds, _ = read(start, NOW, metrics=DENSE)
-        with patch("airflow_provider_airis.hooks.sagemaker._parse_metric_data", lambda **_: None):
+        with patch("airflow_provider_airis.hooks.cloudwatch._parse_metric_data", lambda **_: None):
             again, slow, _ = read(start, NOW, metrics=DENSE)
     if points != again:
         raise RuntimeError(f"{points} points parsed here, {again} by botocore")
